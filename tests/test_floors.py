@@ -1,0 +1,50 @@
+"""A module imports only from lower floors: the drawing in DESIGN.md, held by the code's own imports."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "pgtiles"
+FLOORS = [
+    {"errors"},
+    {"template", "grid", "order", "wkb", "samples"},
+    {"server"},
+    {"catalog"},
+    {"database"},
+    {"query"},
+    {"layers"},
+    {"read", "load"},
+    {"dataset", "plot"},
+    {"cli"},
+    {"__init__", "__main__"},
+]
+FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in modules}
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of the package that the file imports, anywhere in it, lazily or not."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            parts = (node.module or "").split(".")
+            if node.level == 1 and not node.module or parts == ["pgtiles"]:
+                found |= {alias.name for alias in node.names if alias.name in FLOOR}
+            elif node.level == 1:
+                found.add(parts[0])
+            elif parts[0] == "pgtiles":
+                found.add(parts[1])
+        elif isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("pgtiles.")}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda p: p.stem)
+def test_imports_go_down(path):
+    assert path.stem in FLOOR, f"{path.stem} has no floor: give it one here and in DESIGN.md"
+    wrong = {name for name in imports(path) if FLOOR[name] >= FLOOR[path.stem]}
+    assert not wrong, f"{path.stem} (floor {FLOOR[path.stem]}) imports {sorted(wrong)}, which do not stand below it"
+
+
+def test_no_module_is_a_ghost():
+    assert {path.stem for path in PACKAGE.glob("*.py")} == set(FLOOR)
