@@ -21,6 +21,8 @@ class MissingError(PgtilesError, LookupError):
 class QueryError(PgtilesError, ValueError):
     """A label or imagery query is wrong: the message points into the user's own text."""
 
+    position: int | None = None  # 1-based character of the statement at which the server stopped
+
 
 class DataError(PgtilesError, ValueError):
     """What the database holds or returned does not fit the tile: SRID, lattice, pixel type or value."""

@@ -1,0 +1,282 @@
+"""The one seam to the server: connections, transactions, and driver errors turned into ours.
+
+A `Database` holds no socket until it is used, opens its own in every process (an inherited connection gives wrong rows),
+pickles, and can be used from several threads. Reading needs SELECT rights only and leaves no session state behind.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import conninfo, sql
+from psycopg.pq import ExecStatus, TransactionStatus
+
+from . import catalog
+from .errors import ConfigError, DatabaseError, DataError, MissingError, PgtilesError, PgtilesWarning, QueryError
+from .template import compose
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Engine
+
+# PostGIS reports these mistakes in a NOTICE and goes on with a wrong answer: to us they are errors.
+WRONG_PIXELS = re.compile(r"clamp|truncat|SRID|align|returning (original|NULL)|could not|not found|invalid band", re.I)
+
+
+class _Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that keeps what the server remarks (psycopg swallows an error raised in a notice handler)."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.remarks: list[str] = []
+        self.add_notice_handler(self._remark)
+
+    def _remark(self, notice: psycopg.errors.Diagnostic) -> None:
+        if notice.severity_nonlocalized in {"NOTICE", "WARNING"}:
+            self.remarks.append(notice.message_primary or "")
+
+    def heed(self) -> None:
+        """Raise or warn for the remarks of the statement that just ran."""
+        remarks, self.remarks = self.remarks, []
+        for text in dict.fromkeys(remarks):
+            if WRONG_PIXELS.search(text):
+                raise DataError(f"PostGIS gave a notice that means wrong pixels: {text}")
+            warnings.warn(f"the server says: {text}", PgtilesWarning, stacklevel=2)
+
+
+class Database:
+    """A PostGIS database, by URL.
+
+    url: ``postgresql://…`` (a driver as in ``postgresql+psycopg://`` is ignored), a libpq string (``host=… dbname=…``), or
+    an SQLAlchemy URL or Engine, of which the URL is taken. Nothing given: the environment's ``PGTILES_URL``, then libpq's own
+    ``PG*`` variables, then the local server if it runs. ``source`` says which it was. No server is ever started.
+    """
+
+    def __init__(self, url: str | URL | Engine | None = None) -> None:
+        self._conninfo, self.source = _resolve(url)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._pid, self._lock, self._idle = os.getpid(), threading.Lock(), list[_Connection]()
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"_conninfo": self._conninfo, "source": self.source}
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    @property
+    def name(self) -> str:
+        """Where it is, without the password: ``user@host:port/dbname``."""
+        known = conninfo.conninfo_to_dict(self._conninfo)
+        known = {"user": os.environ.get("PGUSER"), "host": os.environ.get("PGHOST"), "port": os.environ.get("PGPORT"),
+                 "dbname": os.environ.get("PGDATABASE")} | known  # fmt: skip
+        user, port = known.get("user"), known.get("port")
+        return (
+            (f"{user}@" if user else "") + str(known.get("host") or known.get("hostaddr") or "local socket")
+            + (f":{port}" if port else "") + f"/{known.get('dbname') or user or ''}"
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"Database({self.name}, from {self.source})"
+
+    # -- connections
+
+    @contextmanager
+    def connection(self) -> Iterator[_Connection]:
+        """A connection in autocommit mode that nobody else uses meanwhile; driver errors inside become pgtiles errors."""
+        if self._pid != os.getpid():  # forked: the sockets are the parent's, and to close them would end its sessions
+            inherited = self._idle
+            self._forget()
+            self._inherited = inherited
+        with self._lock:
+            conn = self._idle.pop() if self._idle else None
+        conn = conn or self._connect()
+        conn.remarks.clear()
+        try:
+            with translated(self.name):
+                yield conn
+        finally:
+            if not conn.closed and conn.info.transaction_status != TransactionStatus.IDLE:
+                conn.close()  # an error or an abandoned COPY: a new connection costs 2 ms and is certainly clean
+            if not conn.closed:
+                with self._lock:
+                    self._idle.append(conn)
+
+    def _connect(self) -> _Connection:
+        with translated(self.name):
+            return _Connection.connect(self._conninfo, autocommit=True, prepare_threshold=None)
+
+    def close(self) -> None:
+        """Close the connections that this process holds; the next use opens new ones."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for conn in idle:
+            conn.close()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- statements
+
+    def query(self, statement: sql.Composable) -> list[tuple[Any, ...]]:
+        """All rows of a statement of ours."""
+        with self.connection() as conn:
+            return conn.execute(statement).fetchall()
+
+    def copy(self, statement: sql.Composable) -> Iterator[bytes]:
+        """The rows of ``COPY (statement) TO STDOUT (FORMAT binary)``, one message each, the header cut off.
+
+        BEGIN READ ONLY, settings, COPY and COMMIT are one unit: nothing outlives it in the session, so it runs behind a
+        transaction pooler and on a standby.
+        """
+        with self.connection() as conn, conn.cursor() as cursor:
+            _begin(conn)
+            first = True
+            with cursor.copy(sql.SQL("COPY (\n{}\n) TO STDOUT (FORMAT binary)").format(statement)) as rows:
+                for row in rows:
+                    data = bytes(row[19:] if first else row)
+                    first = False
+                    if len(data) > 2:  # all but the trailer, a field count of -1
+                        yield data
+            conn.execute("COMMIT")
+            conn.heed()
+
+    def describe(self, statement: sql.Composable) -> dict[str, str]:
+        """Names and types of the columns that a SELECT would give, from Parse and Describe alone.
+
+        This is the gate: the extended protocol takes one statement only, whatever stands in the text, and nothing runs.
+        Raises `QueryError`, whose ``position`` is the 1-based character at which the server stopped.
+        """
+        with self.connection() as conn:
+            _begin(conn)
+            try:
+                text = statement.as_bytes(conn)
+                for result in (conn.pgconn.prepare(b"", text), conn.pgconn.describe_prepared(b"")):
+                    if result.status != ExecStatus.COMMAND_OK:
+                        raise psycopg.errors.error_from_result(result, encoding="utf-8")
+                columns = [(result.fname(i) or b"", result.ftype(i)) for i in range(result.nfields)]
+                oids = sql.Literal([oid for _, oid in columns])
+                named = conn.execute(sql.SQL("SELECT oid, typname FROM pg_type WHERE oid = ANY ({}::oid[])").format(oids))
+                types = dict(named.fetchall())
+            finally:
+                if not conn.closed:
+                    conn.execute("ROLLBACK")
+            return {name.decode(): types[oid] for name, oid in columns}
+
+    def explain(self, statement: sql.Composable) -> dict[str, Any]:
+        """The plan with sequential scans avoided wherever an index could serve: one that is left has no index to use."""
+        with self.connection() as conn:
+            _begin(conn)
+            conn.execute("SET LOCAL enable_seqscan = off")
+            row = conn.execute(sql.SQL("EXPLAIN (FORMAT JSON, VERBOSE) {}").format(statement)).fetchone()
+            conn.execute("ROLLBACK")
+        return dict(row[0][0]["Plan"]) if row else {}
+
+    # -- what is there
+
+    def table(self, name: str) -> catalog.Table:
+        """A table, view or foreign table by its name; `MissingError` with the names that are near where there is none."""
+        return catalog.table(self.query, name)
+
+    def lattice(self, table: str, column: str | None = None) -> tuple[int, tuple[float, float], tuple[float, float]]:
+        """SRID, resolution (x, y) and origin of the lattice on which a raster table's pixels lie (`Grid.like`)."""
+        found = self.table(table)
+        return catalog.lattice(self.query, found, found.column("raster", column))
+
+    def require_postgis(self) -> tuple[int, ...]:
+        """The version of PostGIS; raises `MissingError` without it or its raster part, and warns of one that burns wrongly."""
+        have = dict(self.query(compose("extensions")))
+        for name in ("postgis", "postgis_raster"):
+            if name not in have:
+                raise MissingError(
+                    f"{self.name} has no extension {name}: have its owner run CREATE EXTENSION {name} CASCADE "
+                    "(the packages are named by `pgtiles up` where the server lacks them)"
+                )
+        version = tuple(int(part) for part in re.findall(r"\d+", have["postgis"])[:3])
+        if version < (3, 2):
+            raise MissingError(f"{self.name} has PostGIS {have['postgis']}: pgtiles needs 3.2 or newer")
+        if version < (3, 2, 4) or (3, 3) <= version < (3, 3, 2):
+            message = f"PostGIS {have['postgis']} burns some lines wrongly (its bug 5084): update to 3.2.4, 3.3.2 or newer"
+            warnings.warn(message, PgtilesWarning, stacklevel=2)
+        return version
+
+
+def _resolve(url: str | URL | Engine | None) -> tuple[str, str]:
+    """A libpq connection string, and where it came from."""
+    source = "the URL given"
+    if url is None:
+        from .server import LocalServer
+
+        if url := os.environ.get("PGTILES_URL"):
+            source = "PGTILES_URL"
+        elif any(name in os.environ for name in ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE", "PGPORT")):
+            url, source = "", "libpq's PG* variables"
+        elif (server := LocalServer()).running:
+            url, source = server.url, "the local server"
+        else:
+            raise DatabaseError(
+                "no database is named and no local server runs: give a URL to Database(), set PGTILES_URL or PGHOST, "
+                "or start a local server with `pgtiles up`"
+            )
+    if not isinstance(url, str):  # an SQLAlchemy URL or Engine
+        url = getattr(url, "url", url)
+        if url.get_backend_name() != "postgresql":
+            raise ConfigError(f"{url!r}: expected a PostgreSQL URL, postgresql://user@host:port/dbname")
+        url = url.set(drivername="postgresql+psycopg")
+        args = url.get_dialect()().create_connect_args(url)[1]
+        return conninfo.make_conninfo("", **{k: str(v) for k, v in args.items() if k != "context"}), source
+    if "://" in url:
+        scheme, rest = url.split("://", 1)
+        if scheme.split("+")[0] not in {"postgresql", "postgres"}:
+            raise ConfigError(f"url={scheme}://…: expected postgresql://user@host:port/dbname")
+        url = f"postgresql://{rest}"
+    try:
+        return conninfo.make_conninfo(url, fallback_application_name="pgtiles"), source
+    except psycopg.ProgrammingError as error:
+        raise ConfigError(f"url: {str(error).strip()}; expected postgresql://user@host:port/dbname") from None
+
+
+def _begin(conn: psycopg.Connection) -> None:
+    # jit costs more than it gives on these statements; one process keeps the rows in the order that the SQL asks for
+    conn.execute("BEGIN READ ONLY; SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0")
+
+
+@contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Driver errors inside become pgtiles errors that say where, what, and what to do."""
+    try:
+        yield
+    except PgtilesError:
+        raise
+    except psycopg.Error as error:
+        raise _translate(error, where) from error
+
+
+def _translate(error: psycopg.Error, where: str) -> PgtilesError:
+    state, diag = error.sqlstate or "", error.diag
+    said = " ".join(filter(None, [diag.message_primary or str(error).strip(), diag.message_detail]))
+    if not state and isinstance(error, psycopg.OperationalError):
+        hint = "is the server up, and does it listen there?"
+        if "password" in said or "authentication" in said or "pg_hba" in said:
+            hint = "check the user and the password (in the URL, PGPASSWORD or ~/.pgpass)"
+        elif "does not exist" in said:
+            hint = "check the database's and the user's name"
+        return DatabaseError(f"{where}: {said}\n{hint}")
+    if state == "42501":
+        return QueryError(f"{where}: {said}: have its owner GRANT SELECT (and USAGE on the schema) to this user")
+    if state[:2] in {"08", "53", "57", "58", "28", "3D"} or not state:
+        return DatabaseError(f"{where}: {said}")
+    query = QueryError(" ".join(filter(None, [said, diag.message_hint])))
+    query.position = int(diag.statement_position) if diag.statement_position else None
+    return query

@@ -1,0 +1,307 @@
+"""Where tiles are: a pixel lattice in a CRS, and sets of tiles on it. No I/O.
+
+Positions are integers, columns and rows of the lattice, and become floats only at the edge, by one multiplication. So two
+tiles that share a border share it exactly, and a tile's bounds are the same in every process.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from .errors import ConfigError, PgtilesWarning
+
+Bounds = tuple[float, float, float, float]
+Region = Bounds | shapely.Geometry
+
+LARGEST = 65535  # pixels along one side: the raster format counts in 16 bits, and PostGIS wraps around in silence
+ON_LINE = 1e-6  # px: a coordinate this near to a lattice line lies on it
+
+
+class HasLattice(Protocol):
+    """What `Grid.like` needs of a `Database`."""
+
+    def lattice(self, table: str, column: str | None) -> tuple[int, tuple[float, float], tuple[float, float]]:
+        """SRID, resolution and origin of a raster table."""
+
+
+def _pair(name: str, value: object, kind: type) -> tuple[Any, Any]:
+    pair = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value, value)
+    number = (int, np.integer) if kind is int else (int, float, np.integer, np.floating)
+    if len(pair) != 2 or not all(isinstance(v, number) and not isinstance(v, bool) for v in pair):
+        raise ConfigError(f"{name}={value!r}: expected one {kind.__name__}, or a pair of them")
+    return kind(pair[0]), kind(pair[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A north-up pixel lattice and the size of the tiles on it.
+
+    srid: EPSG code of the CRS, as in ``spatial_ref_sys``.
+    resolution: CRS units per pixel, one number or (x, y), positive.
+    size: pixels, one number or (height, width), 1 to 65535.
+    origin: CRS coordinates of any one corner shared by four pixels; the lattice goes on in all directions from it.
+    """
+
+    srid: int
+    resolution: float | tuple[float, float]
+    size: int | tuple[int, int] = 256
+    origin: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        resolution = _pair("resolution", self.resolution, float)
+        size = _pair("size", self.size, int)
+        origin = _pair("origin", self.origin, float)
+        if not isinstance(self.srid, int | np.integer) or self.srid <= 0:
+            raise ConfigError(f"srid={self.srid!r}: expected the positive EPSG code of a CRS, such as 3857")
+        if not all(math.isfinite(r) and r > 0 for r in resolution):
+            raise ConfigError(f"resolution={self.resolution!r}: expected positive CRS units per pixel")
+        if not all(1 <= s <= LARGEST for s in size):
+            raise ConfigError(f"size={self.size!r}: expected 1 to {LARGEST} pixels, the most that a raster holds")
+        if not all(map(math.isfinite, origin)):
+            raise ConfigError(f"origin={self.origin!r}: expected two finite CRS coordinates")
+        for name, value in (("srid", int(self.srid)), ("resolution", resolution), ("size", size), ("origin", origin)):
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def like(
+        cls, db: HasLattice, table: str, *, size: int | tuple[int, int] = 256, column: str | None = None
+    ) -> Grid:
+        """The lattice on which a raster table's pixels lie, so that its imagery is read without resampling.
+
+        Raises `MissingError` where there is no such table and `DataError` where its pixels lie on no north-up lattice.
+        """
+        srid, resolution, origin = db.lattice(table, column)
+        return cls(srid=srid, resolution=resolution, size=size, origin=origin)
+
+    @property
+    def pixel(self) -> tuple[float, float]:
+        """Width and height of a pixel in CRS units."""
+        return cast("tuple[float, float]", self.resolution)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of a tile in pixels."""
+        return cast("tuple[int, int]", self.size)
+
+    def bounds(self, cols: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(N, 4) xmin, ymin, xmax, ymax of the tiles with these upper left pixels."""
+        (rx, ry), (h, w), (x, y) = self.pixel, self.shape, self.origin
+        edges = x + cols * rx, y - (rows + h) * ry, x + (cols + w) * rx, y - rows * ry
+        return np.stack(edges, axis=-1).astype(np.float64)
+
+    def places(self, within: Bounds) -> tuple[int, int, int, int]:
+        """First and last column, first and last row that the upper left pixel of a tile wholly within may have.
+
+        A last below its first says that no tile fits.
+        """
+        (rx, ry), (h, w), (x, y) = self.pixel, self.shape, self.origin
+        xmin, ymin, xmax, ymax = within
+        return (
+            math.ceil((xmin - x) / rx - ON_LINE),
+            math.floor((xmax - x) / rx + ON_LINE) - w,
+            math.ceil((y - ymax) / ry - ON_LINE),
+            math.floor((y - ymin) / ry + ON_LINE) - h,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """A set of tiles on one grid, in an order of its own: three arrays of N integers.
+
+    cols, rows: lattice column and row of each tile's upper left pixel, int64; rows count southwards.
+    ids: what a batch calls its tiles, int64, unique; 0 to N - 1 unless given.
+    """
+
+    grid: Grid
+    cols: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    ids: NDArray[np.int64] = field(default=cast("NDArray[np.int64]", None))
+
+    def __post_init__(self) -> None:
+        ids = np.arange(len(self.cols)) if self.ids is None else self.ids
+        for name, value in (("cols", self.cols), ("rows", self.rows), ("ids", ids)):
+            array = np.ascontiguousarray(value)
+            if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+                raise ConfigError(f"{name}: expected N integers, found an array of {array.dtype} {array.shape}")
+            object.__setattr__(self, name, array.astype(np.int64))
+        if not len(self.cols) == len(self.rows) == len(self.ids):
+            raise ConfigError(f"{len(self.cols)} cols, {len(self.rows)} rows, {len(self.ids)} ids: expected equal numbers")
+        if len(np.unique(self.ids)) != len(self.ids):
+            values, counts = np.unique(self.ids, return_counts=True)
+            raise ConfigError(
+                f"{(counts > 1).sum()} tile ids are there twice (the first: {values[counts > 1][0]}): "
+                "an id must name one tile; number the second set from elsewhere with first_id="
+            )
+
+    @classmethod
+    def random(cls, grid: Grid, *, within: Region, count: int, seed: int = 0, first_id: int = 0) -> Tiles:
+        """`count` tiles drawn uniformly from all places on the lattice where a tile lies wholly within the region.
+
+        within: xmin, ymin, xmax, ymax or a shapely (multi)polygon, in the grid's CRS.
+        Places are drawn with replacement, so tiles overlap and may repeat. The same seed gives the same tiles.
+        Raises `ConfigError` where no tile fits, or where too little of the region can hold one.
+        """
+        if count < 1:
+            raise ConfigError(f"count={count!r}: expected at least one tile")
+        region, (c0, c1, r0, r1) = _region(grid, within)
+        rng = np.random.default_rng(seed)
+        cols, rows, drawn = np.empty(0, np.int64), np.empty(0, np.int64), 0
+        while len(cols) < count:
+            some = max(1024, 2 * (count - len(cols)))
+            c, r = rng.integers(c0, c1 + 1, some), rng.integers(r0, r1 + 1, some)
+            keep = _inside(grid, region, c, r)
+            cols, rows, drawn = np.append(cols, c[keep]), np.append(rows, r[keep]), drawn + some
+            if drawn > 100_000 and len(cols) < drawn / 10_000:
+                raise ConfigError(
+                    f"within=: of {drawn} random places only {len(cols)} hold a whole tile of {_metres(grid)}: "
+                    "make the tiles smaller or the region wider"
+                )
+        return cls(grid, cols[:count], rows[:count], np.arange(first_id, first_id + count))
+
+    @classmethod
+    def sliding(
+        cls, grid: Grid, *, within: Region, stride: int | tuple[int, int] | None = None, first_id: int = 0
+    ) -> Tiles:
+        """All tiles that lie wholly within the region, row by row from the north-west, `stride` pixels apart.
+
+        within: xmin, ymin, xmax, ymax or a shapely (multi)polygon, in the grid's CRS.
+        stride: pixels, one number or (down, right); the tile's own size unless given, so that tiles just touch.
+        A rest at the eastern and southern edge that is narrower than a tile is not covered.
+        Raises `ConfigError` where no tile fits.
+        """
+        down, right = _pair("stride", grid.shape if stride is None else stride, int)
+        if down < 1 or right < 1:
+            raise ConfigError(f"stride={stride!r}: expected at least one pixel")
+        region, (c0, c1, r0, r1) = _region(grid, within)
+        rows, cols = (a.ravel() for a in np.mgrid[r0 : r1 + 1 : down, c0 : c1 + 1 : right])
+        keep = _inside(grid, region, cols, rows)
+        if not keep.any():
+            raise ConfigError(f"within=: no tile of {_metres(grid)} lies wholly within the region at this stride")
+        return cls(grid, cols[keep], rows[keep], np.arange(first_id, first_id + int(keep.sum())))
+
+    @property
+    def bounds(self) -> NDArray[np.float64]:
+        """(N, 4) xmin, ymin, xmax, ymax in CRS units."""
+        return self.grid.bounds(self.cols, self.rows)
+
+    def __len__(self) -> int:
+        return len(self.cols)
+
+    def __repr__(self) -> str:
+        return f"Tiles({len(self)} on {self.grid})"
+
+    def __getitem__(self, which: int | slice | NDArray[Any] | Sequence[int]) -> Tiles:
+        """The tiles at these positions (an int, a slice, integers or a boolean mask), in that order."""
+        if isinstance(which, int | np.integer):
+            if not -len(self) <= which < len(self):
+                raise IndexError(f"tile {which} of {len(self)}")
+            which = [int(which)]
+        return Tiles(self.grid, self.cols[which], self.rows[which], self.ids[which])
+
+    def __add__(self, other: Tiles) -> Tiles:
+        """Both sets, one after the other; they must lie on the same grid and share no id."""
+        if self.grid != other.grid:
+            raise ConfigError(f"tiles of two grids can't be added: {self.grid} and {other.grid}")
+        both = ((getattr(t, name) for t in (self, other)) for name in ("cols", "rows", "ids"))
+        return Tiles(self.grid, *(np.concatenate(list(arrays)) for arrays in both))
+
+    def split(
+        self, *, train: float = 0.0, val: float = 0.0, test: float = 0.0, block: float, gap: float, seed: int = 0
+    ) -> Split:
+        """Deal square blocks of land to train, val and test, and drop the tiles that come too near to another split.
+
+        train, val, test: shares of the tiles, of which at least two are positive; they are scaled to sum to 1.
+        block, gap: CRS units of the grid. No pixel of one split lies within `gap` of a pixel of another.
+        Says how many tiles were dropped, and warns above a fifth of them.
+        """
+        shares = {"train": train, "val": val, "test": test}
+        if any(s < 0 or not math.isfinite(s) for s in shares.values()) or sum(s > 0 for s in shares.values()) < 2:
+            raise ConfigError(f"split shares {shares}: expected at least two positive numbers")
+        (rx, ry), (h, w) = self.grid.pixel, self.grid.shape
+        widest = max(rx * w, ry * h) + gap
+        if gap < 0 or block < widest:
+            raise ConfigError(f"block={block!r}, gap={gap!r}: expected gap >= 0 and block >= tile + gap, here {widest:g}")
+        return Split._deal(self, shares, block, gap, seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Three tile sets, apart on the ground; ``dropped`` tiles lay too near to a border between two of them."""
+
+    train: Tiles
+    val: Tiles
+    test: Tiles
+    dropped: int
+
+    @classmethod
+    def _deal(cls, tiles: Tiles, shares: Mapping[str, float], block: float, gap: float, seed: int) -> Split:
+        bounds, names = tiles.bounds, list(shares)
+        home = np.floor((bounds[:, :2] + bounds[:, 2:]) / 2 / block)  # (N, 2) the block that holds the centre
+        # a tile grown by half the gap must touch blocks of one split only; as block >= tile + gap, its corners tell all.
+        # Two grown tiles of different splits then share no ground, so that the tiles are at least a gap apart.
+        grown = bounds + np.array([-1, -1, 1, 1]) * gap / 2
+        corners = np.floor(np.stack([grown[:, [0, 1]], grown[:, [2, 1]], grown[:, [0, 3]], grown[:, [2, 3]]]) / block)
+        blocks, where = np.unique(np.concatenate([home[None], corners]).reshape(-1, 2), axis=0, return_inverse=True)
+        where = where.reshape(5, -1)  # (5, N): the home block and the four corners' blocks of each tile
+        weight = np.bincount(where[0], minlength=len(blocks))
+        want = np.array([shares[name] for name in names], float) / sum(shares.values()) * max(len(tiles), 1)
+        side, have = np.empty(len(blocks), int), np.zeros(len(names))
+        for b in np.random.default_rng(seed).permutation(len(blocks)):
+            side[b] = np.argmax((want - have) / np.maximum(want, 1e-9) - (want == 0) * 1e9)
+            have[side[b]] += max(weight[b], 1e-3)  # empty blocks are dealt too: tiles of two splits may reach into them
+        sides = side[where]
+        kept = (sides == sides[0]).all(axis=0)
+        parts = [tiles[kept & (sides[0] == i)] for i in range(len(names))]
+        dropped = len(tiles) - int(kept.sum())
+        if dropped > len(tiles) / 5:
+            warnings.warn(
+                f"{dropped} of {len(tiles)} tiles were dropped because they lie within gap={gap:g} of another split: "
+                f"a larger block than {block:g}, a smaller gap or smaller tiles lose fewer",
+                PgtilesWarning,
+                stacklevel=3,
+            )
+        return cls(*parts, dropped=dropped)
+
+
+def _region(grid: Grid, within: Region) -> tuple[shapely.Geometry | None, tuple[int, int, int, int]]:
+    """The region as a geometry (None where its bounding box is the region), and the places in its bounding box."""
+    region = within if isinstance(within, shapely.Geometry) else None
+    if region is not None:
+        if region.is_empty or region.area == 0:
+            raise ConfigError(f"within=: expected a polygon with an area, found {region.geom_type} of area {region.area:g}")
+        if not region.is_valid:
+            raise ConfigError(f"within=: the polygon is not valid: {shapely.is_valid_reason(region)}")
+        box = region.bounds
+    else:
+        box = tuple(float(v) for v in cast("Bounds", within))
+    if len(box) != 4 or not all(map(math.isfinite, box)) or box[0] >= box[2] or box[1] >= box[3]:
+        raise ConfigError(f"within={box!r}: expected xmin < xmax and ymin < ymax, four finite CRS coordinates")
+    c0, c1, r0, r1 = places = grid.places(cast("Bounds", box))
+    if c1 < c0 or r1 < r0:
+        raise ConfigError(
+            f"within=: no tile of {_metres(grid)} fits into {box[2] - box[0]:g} × {box[3] - box[1]:g} CRS units: "
+            "make the tiles smaller or the region larger"
+        )
+    return region, places
+
+
+def _inside(
+    grid: Grid, region: shapely.Geometry | None, cols: NDArray[np.int64], rows: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    if region is None:
+        return np.ones(len(cols), bool)
+    shapely.prepare(region)
+    return cast("NDArray[np.bool_]", shapely.covers(region, shapely.box(*grid.bounds(cols, rows).T)))
+
+
+def _metres(grid: Grid) -> str:
+    (rx, ry), (h, w) = grid.pixel, grid.shape
+    return f"{w} × {h} px ({w * rx:g} × {h * ry:g} CRS units)"

@@ -1,0 +1,198 @@
+"""The user's own SQL: taken as it stands, checked before anything runs, and held against the plan.
+
+The gate has the server Parse and Describe each query alone, which refuses a second statement and points into her text;
+`findings` reads the plan for what would make it slow or silently empty.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+
+from .catalog import Table, srid
+from .database import Database
+from .errors import ConfigError, PgtilesError, QueryError
+from .grid import Tiles
+from .template import compose
+
+if TYPE_CHECKING:
+    from sqlalchemy import Select, TextClause
+
+Source = "str | Select[Any] | TextClause"
+
+TOKEN = re.compile(
+    r"(?P<skip>\s+|--[^\n]*)|(?P<comment>/\*)|(?P<escaped>[eE]'(?:[^'\\]|\\.|'')*')|(?P<quoted>'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\")"
+    r"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|[A-Za-z_0-9$\u0080-\uffff]+|.",
+    re.S,
+)
+
+
+def text_of(source: str | Select[Any] | TextClause) -> str:
+    """A query as plain SQL: without its last semicolon; an SQLAlchemy statement with its parameters written out.
+
+    Raises `QueryError` where a bracket closes that was never opened: the query stands in brackets of ours.
+    """
+    text = source if isinstance(source, str) else _rendered(source)
+    depth, ends = 0, list[int]()  # of the semicolons behind which nothing but semicolons comes
+    empty = True
+    for start, token in _tokens(text):
+        depth += (token == "(") - (token == ")")
+        if depth < 0:
+            raise QueryError(f"the query closes a bracket that it never opened\n{pointer(text, start + 1)}")
+        ends = [*ends, start] if token == ";" else []
+        empty = empty and token == ";"
+    if empty:
+        raise QueryError("the query is empty: expected a SELECT that gives geom or rast")
+    for end in ends:
+        text = f"{text[:end]} {text[end + 1 :]}"
+    return text
+
+
+def _tokens(text: str) -> Iterator[tuple[int, str]]:
+    """Start and text of each token but blanks and comments, as PostgreSQL's lexer cuts them (its manual, section 4.1)."""
+    at = 0
+    while match := TOKEN.match(text, at):
+        if match["comment"]:  # comments nest
+            depth, end = 1, match.end()
+            while depth and (inner := re.compile(r"/\*|\*/").search(text, end)):
+                depth, end = depth + (1 if inner[0] == "/*" else -1), inner.end()
+            at = end if not depth else len(text)
+            continue
+        if not match["skip"]:
+            yield at, match[0]
+        at = match.end()
+
+
+def _rendered(statement: Select[Any] | TextClause) -> str:
+    from sqlalchemy.dialects import postgresql
+    from sqlalchemy.exc import CompileError
+
+    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # as named, it doubles no percent sign
+    dialect._backslash_escapes = False  # as on every server since 9.1, where standard_conforming_strings is on
+    try:
+        text = str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+    except (CompileError, NotImplementedError) as error:
+        raise ConfigError(f"the SQLAlchemy statement can't be written out as SQL: {error}") from error
+    return text
+
+
+def pointer(text: str, position: int) -> str:
+    """The line of the text that holds the 1-based character, with a caret below it."""
+    before = text[: position - 1]
+    number, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1)
+    line = (text.splitlines() or [""])[min(number, len(text.splitlines())) - 1]
+    return f"  line {number}: {line}\n{' ' * (len(f'  line {number}: ') + column)}^"
+
+
+def over(tiles: Tiles, select: sql.Composable) -> sql.Composed:
+    """A statement: the tiles as a relation, then what is selected from it."""
+    (sx, sy), (height, width), bounds = tiles.grid.pixel, tiles.grid.shape, tiles.bounds.T.tolist()
+    return compose(
+        "tiles", ids=tiles.ids.tolist(), xmins=bounds[0], ymins=bounds[1], xmaxs=bounds[2], ymaxs=bounds[3],
+        srid=tiles.grid.srid, width=width, height=height, scale_x=sx, scale_y=sy, select=select,
+    )  # fmt: skip
+
+
+def gate(db: Database, tiles: Tiles, query: str, source: sql.Composed) -> dict[str, str]:
+    """Names and types of the columns that the query gives; `QueryError`, pointing into its text, where it is wrong.
+
+    query: her text. source: the same, in the relation that `user_query.sql` makes of it.
+    """
+    statement = over(tiles[:1], sql.SQL("SELECT u.* FROM {}").format(source))
+    try:
+        return db.describe(statement)
+    except QueryError as error:
+        raise explained(error, query, statement.as_string(None)) from None
+
+
+def explained(error: QueryError, query: str, statement: str) -> QueryError:
+    """The error with its place in her text and, where we know what people mean by it, what to do."""
+    said = str(error)
+    start = statement.find(query)
+    if error.position and 0 <= error.position - 1 - start <= len(query):
+        said += "\n" + pointer(query, error.position - start)
+    if "multiple commands" in said:
+        said = "the query holds more than one statement: give one SELECT\n" + pointer(query, _second(query))
+    elif "is ambiguous" in said and (name := re.search(r'"(id|geom|rast|n|ref|envelope|metre_[xy])" is ambiguous', said)):
+        said += (
+            f"\nno table in the query has a column {name[1]}: name the one that is meant (osm2pgsql calls its geometry way), "
+            f"or write tile.{name[1]} where the tile's own is meant"
+        )
+    return QueryError(said)
+
+
+def _second(query: str) -> int:
+    at = [start for start, token in _tokens(query) if token == ";"]
+    return (at[0] if at else 0) + 1
+
+
+def findings(db: Database, tiles: Tiles, query: str, select: sql.Composed, source_srid: int) -> list[str]:
+    """What the plan says against the query: warnings, each with what to do.
+
+    Raises `QueryError` where a geometry column is searched with an envelope in another SRID: ``&&`` and ST_DWithin ignore
+    SRIDs and would find nothing.
+    """
+    plan = db.explain(over(tiles[:16], select))
+    found: list[str] = []
+    tables: dict[str, Table] = {}
+    for node in _nodes(plan):
+        if "Relation Name" not in node or "Schema" not in node:
+            continue
+        name = sql.Identifier(node["Schema"], node["Relation Name"]).as_string(None)
+        table = tables.setdefault(name, db.table(name))
+        if "st_transform" not in query.lower():
+            _check_srid(db, node, table, source_srid, tiles.grid.srid)
+        if node["Node Type"] == "Seq Scan" and (said := _scan(table)):
+            found.append(said)
+    return list(dict.fromkeys(found))
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)
+
+
+def _check_srid(db: Database, node: dict[str, Any], table: Table, wanted: int, tile_srid: int) -> None:
+    conditions = " ".join(str(v) for k, v in node.items() if k.endswith(("Cond", "Filter")))
+    for column in table.columns:
+        if column.type != "geometry" or not re.search(rf"(?<![\w]){re.escape(column.name)}(?![\w])", conditions):
+            continue
+        if (found := srid(db.query, table, column.name)) not in (wanted, 0):
+            raise QueryError(
+                f"{table}.{column.name} is in SRID {found}, the tile's envelope in {wanted}: they never meet, and nothing would "
+                f"say so. Give the layer srid={found} (tile.geom then comes in it; what the query gives is reprojected to the "
+                f"tiles' {tile_srid}), or ST_Transform the one to the other in the query"
+            )
+        if found == 0 and table.estimated_rows != 0:
+            raise QueryError(
+                f"{table}.{column.name} has SRID 0, so nobody knows where it lies: say so once with "
+                f"SELECT UpdateGeometrySRID('{table.schema}', '{table.name}', '{column.name}', <srid>)"
+            )
+
+
+def _scan(table: Table) -> str | None:
+    spatial = [c for c in table.columns if c.type in {"geometry", "geography", "raster"}]
+    if not spatial:
+        return None
+    column = spatial[0]
+    key = sql.Identifier(column.name).as_string(None)
+    key = f"ST_ConvexHull({key})" if column.type == "raster" else key
+    relation = table.identifier.as_string(None)
+    if any(key.lower().replace('"', "") in index.lower().replace('"', "") for index in table.indexes):
+        return (
+            f"{table} is read from end to end although it has an index: the condition must compare the bare column with the tile, "
+            f"as in ST_DWithin({column.name}, tile.geom, 6) or {column.name} && tile.geom; a function around the column hides it"
+        )
+    return (
+        f"{table} is read from end to end for want of an index: "
+        f"CREATE INDEX ON {relation} USING gist ({key}); ANALYZE {relation};"
+    )
+
+
+def refuse(kind: type[PgtilesError], layer: str, error: Exception) -> PgtilesError:
+    """The error, with the layer's name in front."""
+    return kind(f"layer {layer!r}: {error}")

@@ -1,0 +1,430 @@
+"""A private PostGIS server, made from the PostgreSQL programs that the machine already has.
+
+Everything lies in one folder, by default the user's data folder, or the one that ``PGTILES_HOME`` names:
+
+* ``data`` is the cluster: there whole, or not at all; ``password`` opens it, ``server.log`` tells what it did;
+* ``socket`` holds its Unix socket. Nobody else can listen there, so whoever answers is this server: that, and no pid
+  file, is how we know that it runs;
+* ``pgtiles.conf`` has its port and settings, is included by the cluster's own configuration and written at each start;
+* ``pgtiles.lock`` is held while a process starts or stops the server, and marks the folder as ours.
+
+PostgreSQL refuses to run as root. As root, the server runs as the account that its package made, and the default
+folder is ``/var/lib/pgtiles``, because that account can't look into root's home.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from . import template
+from .errors import DependencyError, ServerError
+
+try:
+    import fcntl
+    import pwd
+except ImportError as error:
+    raise DependencyError(
+        "pgtiles makes local servers on Linux and macOS only. Here, start one with: docker compose up -d, "
+        "and name it in PGTILES_URL."
+    ) from error
+
+NAME = "pgtiles"  # of the database and of the role that owns it
+PROGRAMS = ("initdb", "pg_ctl", "postgres", "psql")
+# Where packages put them: Debian and Ubuntu, the RPMs of postgresql.org, Homebrew on Apple silicon and on Intel.
+FOLDERS = (
+    "/usr/lib/postgresql/*/bin",
+    "/usr/pgsql-*/bin",
+    "/opt/homebrew/opt/postgresql*/bin",
+    "/usr/local/opt/postgresql*/bin",
+)
+# The same in docker-compose.yml, where the reasons are told too.
+SETTINGS = {
+    "max_connections": "100",
+    "jit": "off",  # compiling a plan costs more than a batch of tiles takes
+    "work_mem": "32MB",
+    "maintenance_work_mem": "256MB",  # the indexes of a load
+    "random_page_cost": "1.1",  # solid-state disks: an index is worth its while
+    "max_wal_size": "4GB",  # fewer checkpoints in the middle of a load
+    "checkpoint_timeout": "15min",
+    "wal_level": "minimal",  # a load that makes its table writes the pixels once, not twice …
+    "max_wal_senders": "0",  # … at the price of no replicas
+}
+CREATE = f"SELECT 'CREATE DATABASE {NAME}' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{NAME}') \\gexec"
+PATIENCE = 300  # seconds for pg_ctl: recovery after a crash in the middle of a large load takes its time
+
+
+def find_programs(major: str | None = None) -> Path:
+    """The folder with PostgreSQL's server programs, PostGIS among its extensions (of that major version, if given)."""
+    seen, bare = [], None
+    for folder in dict.fromkeys(_candidates()):
+        absent = [program for program in PROGRAMS if not (folder / program).is_file()]
+        if absent:
+            seen.append(f"{folder} has no {', '.join(absent)}")
+            continue
+        version = re.findall(r"\d+", _output(folder / "postgres", "--version"))[0]
+        if not any((share / "extension" / "postgis_raster.control").is_file() for share in _shares(folder)):
+            seen.append(f"{folder} is PostgreSQL {version} without PostGIS")
+            bare = bare or version
+        elif major in (None, version):
+            return folder
+        else:
+            seen.append(f"{folder} is PostgreSQL {version}, which can't open what version {major} made")
+    debian = f"postgresql-{major or bare}-postgis-3" if major or bare else "postgresql postgresql-postgis"
+    raise DependencyError(
+        f"There is no PostgreSQL {major + ' ' if major else ''}server with PostGIS on this machine"
+        f"{': ' if seen else ''}{'; '.join(seen)}. Install it:\n"
+        f"  Debian, Ubuntu:  sudo apt-get install {debian}\n"
+        "  Fedora:          sudo dnf install postgresql-server postgis\n"
+        "  macOS:           brew install postgis\n"
+        "  conda:           conda install -c conda-forge postgresql postgis\n"
+        "or name the folder of its programs in PGTILES_PG_BINDIR, or use another server through PGTILES_URL."
+    )
+
+
+def _candidates() -> Iterator[Path]:
+    if named := os.environ.get("PGTILES_PG_BINDIR"):
+        yield Path(named)
+        return
+    if config := shutil.which("pg_config"):  # it may come with the client library alone and point to an empty place
+        yield Path(_output(config, "--bindir"))
+    if found := shutil.which("postgres"):
+        yield Path(found).resolve().parent
+    if conda := os.environ.get("CONDA_PREFIX"):
+        yield Path(conda, "bin")
+    for pattern in FOLDERS:  # the newest first
+        versions = {folder: [int(n) for n in re.findall(r"\d+", str(folder))] for folder in Path("/").glob(pattern[1:])}
+        yield from sorted(versions, key=lambda folder: versions[folder], reverse=True)
+
+
+def _shares(folder: Path) -> Iterator[Path]:
+    if (folder / "pg_config").is_file():
+        yield Path(_output(folder / "pg_config", "--sharedir"))
+    share = folder.parent / "share"
+    yield from (share / "postgresql", share, share / "pgsql", Path("/usr/share/postgresql", folder.parent.name))
+
+
+def _output(program: str | Path, *options: str) -> str:
+    return subprocess.run([program, *options], capture_output=True, text=True, check=False).stdout.strip()
+
+
+def default_path() -> Path:
+    """Where a user's server lies when nobody says otherwise."""
+    if named := os.environ.get("PGTILES_HOME"):
+        return Path(named)
+    if os.geteuid() == 0:
+        return Path("/var/lib/pgtiles")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "pgtiles"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "pgtiles"
+
+
+class LocalServer:
+    """A PostGIS server of one's own in a folder of one's own: made at the first start, kept until it is removed.
+
+    ``settings`` are PostgreSQL's, by name, on top of ours; they take effect when a start finds the server down.
+    As a context manager it stops at the end what it started at the beginning, and leaves alone what ran before.
+    """
+
+    def __init__(self, path: str | Path | None = None, *, settings: Mapping[str, str] | None = None) -> None:
+        self.path = (Path(path) if path is not None else default_path()).expanduser().resolve()
+        if wrong := sorted(set(str(self.path)) & set("\"'`\\$,\n")):
+            raise ServerError(
+                f"The path {str(self.path)!r} contains {' '.join(map(repr, wrong))}, which PostgreSQL's own programs "
+                "can't be given: choose a path without quotes, backslashes, commas, $ and line breaks."
+            )
+        self.settings = dict(settings or {})
+        for name in self.settings:
+            if not re.fullmatch(r"[a-z_][a-z0-9_.]*", name) or name == "unix_socket_directories":
+                raise ServerError(f"settings has {name!r}: name PostgreSQL settings, except unix_socket_directories.")
+        self.data = self.path / "data"
+        self.log = self.path / "server.log"
+        self._started = False
+
+    def __repr__(self) -> str:
+        return f"<LocalServer in {self.path}: {'running' if self.running else 'stopped'}>"
+
+    def __enter__(self) -> LocalServer:
+        self._started = self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._started:
+            self.stop()
+
+    @property
+    def running(self) -> bool:
+        """Whether the server in this folder is up, or coming up: asked at its own socket."""
+        try:
+            folder = Path(self._conf("unix_socket_directories"))
+            if folder.stat().st_uid != self.data.stat().st_uid:  # a name in /tmp that somebody took after a reboot
+                return False
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.setblocking(False)
+                probe.connect(str(folder / f".s.PGSQL.{self._conf('port')}"))
+        except BlockingIOError:  # somebody listens, and is too busy for one more
+            return True
+        except (OSError, ServerError):
+            return False
+        return True
+
+    @property
+    def url(self) -> str:
+        """Where to connect, password included: the same after a restart, unless somebody took the port meanwhile."""
+        return f"postgresql://{NAME}:{self._password()}@127.0.0.1:{self._conf('port')}/{NAME}"
+
+    @property
+    def version(self) -> str:
+        """The versions of PostgreSQL and PostGIS, as the running server tells them."""
+        return self._psql(
+            f"\\connect {NAME}\n"
+            "SELECT format('PostgreSQL %s, PostGIS %s', split_part(current_setting('server_version'), ' ', 1),"
+            " postgis_lib_version())"
+        )
+
+    @cached_property
+    def bindir(self) -> Path:
+        """The folder of the PostgreSQL programs that fit this server."""
+        made_by = self.data / "PG_VERSION"
+        return find_programs(made_by.read_text().strip() if made_by.exists() else None)
+
+    def start(self) -> bool:
+        """Bring the server up, made and ready to use; False if it was up already."""
+        self._take_folder()
+        with self._lock():
+            if started := not self.running:
+                if not self.data.exists():
+                    self._create()
+                self._launch()
+            try:
+                self._psql(f"{CREATE}\n\\connect {NAME}\n" + (template.folder() / "init.sql").read_text("utf-8"))
+            except ServerError:
+                if started:
+                    self._halt()
+                raise
+        return started
+
+    def stop(self) -> bool:
+        """Take down the server in this folder, and no other; False if it was down already."""
+        if not self.running:
+            return False
+        with self._lock():
+            if not self.running:
+                return False
+            self._halt()
+        return True
+
+    def remove(self) -> None:
+        """Stop the server and delete its folder, with all data in it."""
+        self.stop()
+        if (self.path / "pgtiles.lock").exists():  # else nothing in there is ours
+            shutil.rmtree(self.path)
+
+    def _take_folder(self) -> None:
+        """Make the folder, or see that it is ours."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if self.path.stat().st_uid != os.geteuid():
+                owner = pwd.getpwuid(self.path.stat().st_uid).pw_name
+                raise ServerError(f"The folder {self.path} belongs to {owner}: be {owner}, or give another path.")
+            if any(self.path.iterdir()) and not (self.path / "pgtiles.lock").exists():
+                raise ServerError(f"The folder {self.path} holds something else: give an empty one, or a new path.")
+            self.path.chmod(0o711 if self._account else 0o700)
+        except OSError as error:
+            raise ServerError(
+                f"The folder {self.path} can't be used: {error.strerror}. Give a path where you may write, "
+                "here or in PGTILES_HOME."
+            ) from error
+        if self._account and self._run("sh", "-c", 'cd "$0"', self.path).returncode:
+            closed = [str(p) for p in self.path.parents if not p.stat().st_mode & 0o001]
+            raise ServerError(
+                f"PostgreSQL refuses to run as root, and the account {self._account.pw_name}, which runs it then, can't "
+                f"reach {self.path}: {', '.join(closed)} is closed to it. Give a path outside, such as /var/lib/pgtiles."
+            )
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        with (self.path / "pgtiles.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # freed by the system if we die
+            yield
+
+    def _create(self) -> None:
+        """Make the cluster aside and move it into place: one that was interrupted is never taken for a whole one."""
+        for rest in self.path.glob("data.new-*"):
+            shutil.rmtree(rest, ignore_errors=True)
+        new = Path(tempfile.mkdtemp(prefix="data.new-", dir=self.path))
+        self._write("password", secrets.token_urlsafe(24), 0o600)
+        self._hand_over(new, self.path / "password")
+        # Names in every script fold their case and are found by words, and text sorts by bytes, which indexes serve.
+        kind = "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"
+        self._must(
+            "initdb", "-D", new, "-U", NAME, "-E", "UTF8", "--locale=C", f"--lc-ctype={kind}",
+            "-A", "scram-sha-256", "--pwfile", self.path / "password",
+        )  # fmt: skip
+        self._must("tee", "-a", new / "postgresql.conf", text="\ninclude '../pgtiles.conf'\n")
+        new.rename(self.data)
+
+    def _launch(self) -> None:
+        self._forget_stranger()
+        self.log.touch(0o600)
+        self._hand_over(self.log)
+        before, deadline = self.log.stat().st_size, time.monotonic() + 30
+        while True:
+            self._configure()
+            done = self._run("pg_ctl", "start", "-s", "-w", "-t", PATIENCE, "-D", self.data, "-l", self.log)
+            if done.returncode == 0:
+                return
+            with self.log.open(encoding="utf-8", errors="replace") as log:
+                log.seek(before)
+                said = log.read()
+            # Two things pass by themselves: the last queries of a server that was killed, and a port just taken.
+            passing = "is still in use" in said or "Address already in use" in said
+            if not passing or time.monotonic() > deadline:
+                tail = "\n".join((said or done.stderr).strip().splitlines()[-15:])
+                raise ServerError(f"The server in {self.path} did not start. The end of {self.log}:\n{tail}")
+            before += len(said.encode())
+            time.sleep(0.5)
+
+    def _halt(self) -> None:
+        self._must("pg_ctl", "stop", "-s", "-w", "-t", PATIENCE, "-m", "fast", "-D", self.data)
+        shutil.rmtree(self._conf("unix_socket_directories"), ignore_errors=True)
+
+    def _forget_stranger(self) -> None:
+        """Free the way where the pid in a crashed server's pid file is by now that of a process of something else.
+
+        PostgreSQL would take any process of its account for a living server. Our own pid it passes over, because we
+        start it; the rest of the file stays, by which it finds out whether old sessions are still at work.
+        """
+        file = self.data / "postmaster.pid"
+        if file.exists():
+            pid, _, rest = file.read_text().partition("\n")
+            command = ""
+            if Path("/proc/self").exists():
+                with suppress(OSError):  # nobody has that pid
+                    command = Path("/proc", pid, "cmdline").read_text()
+            else:
+                command = _output("ps", "-o", "args=", "-p", pid)
+            if str(self.data) not in command:
+                self._must("tee", file, text=f"{os.getpid()}\n{rest}")
+
+    def _configure(self) -> None:
+        """Write pgtiles.conf, with the port of last time while it is free, and an empty folder for the socket."""
+        sockets = self.path / "socket"
+        if (self.path / "pgtiles.conf").exists():  # what a crash left there is in the way
+            shutil.rmtree(self._conf("unix_socket_directories"), ignore_errors=True)
+        if len(os.fsencode(sockets / ".s.PGSQL.65535")) > 103:  # what macOS allows; Linux 107
+            sockets = Path(tempfile.mkdtemp(prefix="pgtiles-", dir="/tmp"))
+        sockets.mkdir(mode=0o700, exist_ok=True)
+        self._hand_over(sockets)
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
+        made_by = int((self.data / "PG_VERSION").read_text())
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self._free_port()),
+            "shared_buffers": f"{min(memory // 4, 2048)}MB",
+            # Stop working for a client that is gone. Elsewhere, and before version 14, there is no such setting.
+            **({"client_connection_check_interval": "10s"} if sys.platform == "linux" and made_by >= 14 else {}),
+            **SETTINGS,
+            **self.settings,
+            "unix_socket_directories": str(sockets),
+        }
+        quoted = {k: str(v).replace("\\", "\\\\").replace("'", "''").replace("\n", "\\n") for k, v in settings.items()}
+        lines = [f"{name} = '{value}'\n" for name, value in quoted.items()]
+        self._write("pgtiles.conf", "# Written by pgtiles at each start: use ALTER SYSTEM.\n" + "".join(lines), 0o644)
+
+    def _free_port(self) -> int:
+        kept = int(self._conf("port")) if (self.path / "pgtiles.conf").exists() else 0
+        # Below the ports that systems give to outgoing connections, so that it is still free next time.
+        for port in filter(None, (kept, *random.sample(range(20000, 32000), 50))):
+            with socket.socket() as probe, suppress(OSError):
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as PostgreSQL does
+                probe.bind(("127.0.0.1", port))
+                return port
+        raise ServerError("No free port was found on 127.0.0.1 between 20000 and 32000: name one in settings['port'].")
+
+    def _conf(self, name: str) -> str:
+        """A value that _configure wrote."""
+        found = re.search(rf"^{name} = '(.*)'$", self._read("pgtiles.conf"), re.M)
+        if not found:
+            raise ServerError(f"{self.path / 'pgtiles.conf'} has no line for {name}: start() writes it anew.")
+        return found[1]
+
+    def _password(self) -> str:
+        return self._read("password")
+
+    def _read(self, name: str) -> str:
+        try:
+            return (self.path / name).read_text("utf-8")
+        except OSError as error:
+            raise ServerError(
+                f"There is no server in {self.path} yet ({name}: {error.strerror}): start() makes it."
+            ) from error
+
+    def _write(self, name: str, text: str, mode: int) -> None:
+        file = self.path / name
+        file.unlink(missing_ok=True)
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as opened:
+            os.fchmod(opened.fileno(), mode)  # whatever the umask
+            opened.write(text)
+
+    def _hand_over(self, *files: Path) -> None:
+        if self._account:
+            for file in files:
+                os.chown(file, self._account.pw_uid, self._account.pw_gid)
+
+    @cached_property
+    def _account(self) -> pwd.struct_passwd | None:
+        """As root: the account that runs PostgreSQL's programs in our place."""
+        if os.geteuid() != 0:
+            return None
+        for name in ("postgres", "_postgres"):
+            with suppress(KeyError):
+                return pwd.getpwnam(name)
+        raise ServerError(
+            "PostgreSQL refuses to run as root, and the account postgres, which would run it instead, does not exist: "
+            "make it (useradd --system postgres), or be an ordinary user."
+        )
+
+    def _run(self, program: str, *args: object, text: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+        """Run a program, PostgreSQL's or the system's, as the server's account and without our surroundings."""
+        # libpq's variables name other servers; a Python package's PROJ and GDAL data don't fit the server's libraries.
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "PROJ_", "GDAL_", "POSTGIS_"))}
+        as_account: dict[str, Any] = {}
+        if account := self._account:
+            as_account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+        command = [str(self.bindir / program) if program in PROGRAMS else program, *map(str, args)]
+        try:
+            return subprocess.run(
+                command, input=text, capture_output=True, encoding="utf-8", errors="replace", check=False,
+                cwd=self.path, umask=0o077, env={**clean, "LC_ALL": "C", **env}, **as_account,
+            )  # fmt: skip
+        except PermissionError as error:
+            who = f"the account {account.pw_name}, which runs PostgreSQL in place of root" if account else "you"
+            raise ServerError(f"{command[0]} can't be run by {who}: {error.strerror}.") from error
+
+    def _must(self, program: str, *args: object, text: str = "", **env: str) -> str:
+        done = self._run(program, *args, text=text, **env)
+        if done.returncode:
+            raise ServerError(
+                f"{program} failed for the server in {self.path}:\n{(done.stderr or done.stdout).strip()}"
+            )
+        return done.stdout.strip()
+
+    def _psql(self, script: str) -> str:
+        where = ("-h", self._conf("unix_socket_directories"), "-p", self._conf("port"), "-U", NAME, "-d", "postgres")
+        return self._must(
+            "psql", "-XqAtw", "-v", "ON_ERROR_STOP=1", *where, "-f", "-", text=script, PGPASSWORD=self._password()
+        )

@@ -1,0 +1,358 @@
+"""Raster WKB, the bytes in which PostGIS hands out a raster, to NumPy and back. Pure: no database, no I/O.
+
+The format is that of PostGIS's own ``raster/doc/RFC2-WellKnownBinaryFormat``. A header of 61 bytes: byte order
+(0 big, 1 little), version (u16, 0), number of bands (u16), scale x/y, upper left x/y, skew x/y (f64), SRID (i32),
+width, height (u16). Then each band: one byte of flags (0x80 pixels lie in a file on the server, 0x40 has nodata,
+0x20 all pixels are nodata, low four bits the pixel type), the nodata value (always there, as wide as a pixel), and
+the pixels, row by row without padding. A band in a file has, in place of pixels, its number there (i8, from 0) and
+the file's path, ended by a NUL. Types narrower than a byte take a whole byte a pixel.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pgtiles.errors import ConfigError, WKBError
+
+Pixels = npt.NDArray[Any]
+Number = int | float
+
+_OUTDB, _HAS_NODATA, _TYPE = (
+    0x80,
+    0x40,
+    0x0F,
+)  # of a band's flags; 0x20 is set and cleared late by PostGIS: never trusted
+_HEADER_SIZE: Final = 61
+_MAX_SIZE: Final = 65535  # of width, height and number of bands: u16
+_MAX_SRID: Final = 999_999  # PostGIS folds a greater SRID into its range with a mere notice
+
+# name, NumPy type and greatest value of each pixel type, by its number; None where the NumPy type says it
+_TYPES: Final = (
+    ("1BB", "u1", 1),
+    ("2BUI", "u1", 3),
+    ("4BUI", "u1", 15),
+    ("8BSI", "i1", None),
+    ("8BUI", "u1", None),
+    ("16BSI", "i2", None),
+    ("16BUI", "u2", None),
+    ("32BSI", "i4", None),
+    ("32BUI", "u4", None),
+    ("16BF", "f2", None),  # since PostGIS 3.7
+    ("32BF", "f4", None),
+    ("64BF", "f8", None),
+)
+
+
+class _Kind(NamedTuple):
+    """A pixel type in one byte order."""
+
+    name: str
+    dtype: np.dtype[Any]
+    size: int  # bytes a pixel
+    value: struct.Struct  # of one value
+    maximum: int | None  # where it is less than the dtype's
+    number: int
+
+
+def _kinds(order: str) -> tuple[_Kind, ...]:
+    kinds = []
+    for number, (name, code, maximum) in enumerate(_TYPES):
+        dtype = np.dtype(order + code)
+        kinds.append(_Kind(name, dtype, dtype.itemsize, struct.Struct(order + dtype.char), maximum, number))
+    return tuple(kinds)
+
+
+_HEADERS: Final = (struct.Struct(">BHH6diHH"), struct.Struct("<BHH6diHH"))  # by the byte order's number
+_KINDS: Final = (_kinds(">"), _kinds("<"))
+PIXEL_TYPES: Final = {name: np.dtype(code) for name, code, _ in _TYPES}
+"""NumPy type of each pixel type, by its PostGIS name."""
+_DEFAULT: Final = {np.dtype(code): name for name, code, maximum in _TYPES if maximum is None} | {np.dtype(bool): "1BB"}
+
+
+class OutDb(NamedTuple):
+    """Where the pixels of an out-db band lie: a file that the server reads, and the band in it, counted from 0."""
+
+    path: str
+    band: int
+
+
+_Band = tuple[_Kind, Number | None, OutDb | None, int]  # type, nodata, file, offset of the pixels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Raster:
+    """One decoded raster. Lengths are in units of its SRID; pairs are (x, y)."""
+
+    scale: tuple[float, float]
+    """Size of a pixel; y is negative in a north-up raster."""
+    upper_left: tuple[float, float]
+    """Outer corner of the first pixel, not its centre."""
+    skew: tuple[float, float]
+    srid: int
+    """0: none."""
+    width: int
+    height: int
+    _bands: tuple[_Band, ...] = field(repr=False)
+    _pixels: Pixels | None = field(repr=False)  # None where a band is out-db
+
+    @property
+    def bands(self) -> int:
+        """Number of bands."""
+        return len(self._bands)
+
+    @property
+    def pixel_types(self) -> tuple[str, ...]:
+        """Per band, by PostGIS's names: ``8BUI``, ``32BF``, …"""
+        return tuple(band[0].name for band in self._bands)
+
+    @property
+    def nodata(self) -> tuple[Number | None, ...]:
+        """Per band; None where it has no nodata value."""
+        return tuple(band[1] for band in self._bands)
+
+    @property
+    def outdb(self) -> tuple[OutDb | None, ...]:
+        """Per band; None where the pixels are in the raster itself."""
+        return tuple(band[2] for band in self._bands)
+
+    @property
+    def pixels(self) -> Pixels:
+        """The pixels: (bands, height, width), read-only.
+
+        A view onto the decoded buffer, in the buffer's byte order, where all bands have one NumPy type; else a copy
+        in the type that holds all of them (`numpy.result_type`).
+
+        Raises:
+            WKBError: a band is out-db: its pixels are in a file on the server, not in the raster.
+
+        """
+        if self._pixels is None:
+            number, file = next((n, o) for n, o in enumerate(self.outdb, 1) if o is not None)
+            raise WKBError(
+                f"band {number} is out-db: its pixels are in {file.path!r} on the server; "
+                "have the server read them: ST_AsBinary(rast, true) in place of rast::bytea"
+            )
+        return self._pixels
+
+
+def decode(buffer: bytes | bytearray | memoryview) -> Raster:
+    """The raster in ``buffer``: one whole raster WKB, as of ``rast::bytea`` or ``ST_AsBinary(rast)``.
+
+    The pixels are not copied (see `Raster.pixels`), so they are as long-lived and as constant as the buffer.
+
+    Raises:
+        WKBError: the buffer is not one raster, to the byte: it is cut off, goes on, or has an unknown version or type.
+
+    """
+    # On the hot path, thousands a second: one unpack for the header, and little Python for a band.
+    view = _bytes(buffer)
+    end = len(view)
+    if end < _HEADER_SIZE:
+        raise WKBError(f"raster WKB is cut off: {end} bytes, but its header alone has {_HEADER_SIZE}")
+    order = view[0]
+    if order > 1:
+        raise WKBError(f"byte 0 of raster WKB is its byte order, 0 (big endian) or 1 (little endian), not {order}")
+    _, version, bands, sx, sy, ulx, uly, kx, ky, srid, width, height = _HEADERS[order].unpack_from(view)
+    if version:
+        raise WKBError(f"bytes 1 and 2 of raster WKB are its version, which is always 0, not {version}")
+
+    kinds, size = _KINDS[order], width * height
+    found, offset, inside = [], _HEADER_SIZE, True
+    for number in range(1, bands + 1):
+        if offset >= end:
+            raise WKBError(f"raster WKB is cut off: {end} bytes, but band {number} of {bands} begins at {offset}")
+        flags = view[offset]
+        if (code := flags & _TYPE) > 11:
+            raise WKBError(f"band {number}, at byte {offset}, has pixel type {code}: known are 0 to 11")
+        kind = kinds[code]
+        start = offset + 1 + kind.size
+        if start > end:
+            raise WKBError(f"raster WKB is cut off: {end} bytes, within band {number}'s nodata value at {offset + 1}")
+        nodata = kind.value.unpack_from(view, offset + 1)[0] if flags & _HAS_NODATA else None
+        if flags & _OUTDB:
+            inside, (file, offset) = False, _outdb(view, start, number)
+        else:
+            file, offset = None, start + size * kind.size
+        found.append((kind, nodata, file, start))
+    if offset != end:
+        wrong = "cut off" if offset > end else "followed by other bytes"
+        raise WKBError(f"raster WKB is {wrong}: {end} bytes, but {bands} bands of {width} x {height} end at {offset}")
+    pixels = _pixels(view, found, height, width) if inside else None
+    return Raster((sx, sy), (ulx, uly), (kx, ky), srid, width, height, tuple(found), pixels)
+
+
+def _bytes(buffer: bytes | bytearray | memoryview) -> memoryview:
+    """``buffer`` as read-only bytes, uncopied."""
+    if isinstance(buffer, str):
+        raise WKBError("raster WKB is bytes, not text: select rast::bytea or ST_AsBinary(rast), not rast itself")
+    try:
+        view = memoryview(buffer).toreadonly()
+        return view if view.format == "B" and view.ndim == 1 and view.contiguous else view.cast("B")
+    except TypeError as error:
+        raise WKBError(f"raster WKB is contiguous bytes, not {type(buffer).__name__}: {error}") from None
+
+
+def _outdb(view: memoryview, start: int, number: int) -> tuple[OutDb, int]:
+    """Where the pixels of out-db band ``number`` lie, and the offset behind its description."""
+    size = 256
+    while (found := bytes(path := view[start + 1 : start + 1 + size]).find(0)) < 0:
+        if start + 1 + size >= len(view):
+            raise WKBError(f"raster WKB is cut off: {len(view)} bytes, within band {number}'s path at {start + 1}")
+        size *= 4  # so that many bands in one buffer cost no more than its length
+    text = bytes(path[:found]).decode("utf-8", "surrogateescape")  # as Python itself takes file names
+    return OutDb(text, struct.unpack_from("b", view, start)[0]), start + 2 + found
+
+
+def _pixels(view: memoryview, bands: Sequence[_Band], height: int, width: int) -> Pixels:
+    """The pixels (bands, height, width) of in-db bands."""
+    if not bands:
+        return np.empty((0, height, width), np.uint8)
+    kind, _, _, start = bands[0]
+    for band in bands:
+        if band[0].dtype is not kind.dtype:
+            arrays = [np.ndarray((height, width), kind.dtype, view, start) for kind, _, _, start in bands]
+            pixels = np.stack(arrays)
+            pixels.flags.writeable = False
+            break
+    else:  # bands of one width lie at equal distances: one strided view is all of them
+        strides = (1 + kind.size * (1 + height * width), width * kind.size, kind.size)
+        pixels = np.ndarray((len(bands), height, width), kind.dtype, view, start, strides)
+    for number, band in enumerate(bands):
+        most = band[0].maximum
+        if most is not None and (pixels[number] > most).any():
+            raise WKBError(
+                f"band {number + 1} is {band[0].name}, at most {most} a pixel, but holds {pixels[number].max()}"
+            )
+    return pixels
+
+
+def encode(
+    pixels: npt.ArrayLike,
+    *,
+    upper_left: tuple[float, float],
+    scale: tuple[float, float],
+    srid: int = 0,
+    skew: tuple[float, float] = (0.0, 0.0),
+    nodata: Number | Sequence[Number | None] | None = None,
+    pixel_type: str | None = None,
+    byte_order: Literal["<", ">"] = "<",
+) -> bytes:
+    """Raster WKB of ``pixels``, (bands, height, width) or (height, width), as `ST_RastFromWKB` takes it.
+
+    Args:
+        pixels: as stored; nothing is rounded into whole numbers or clamped.
+        upper_left: x, y of the outer corner of the first pixel, in units of ``srid``.
+        scale: x, y size of a pixel; y is negative in a north-up raster.
+        srid: 0 for none.
+        skew: x, y.
+        nodata: one value for all bands or one for each; None for none.
+        pixel_type: by PostGIS's name (``"2BUI"``); by default that of the NumPy type (bool: ``1BB``).
+        byte_order: ``"<"`` little or ``">"`` big endian; PostgreSQL reads both.
+
+    Raises:
+        ConfigError: pixels or nodata that the pixel type can't hold (PostGIS would clamp them silently), or a wrong
+            shape, SRID or name.
+
+    """
+    array = _array(pixels)
+    kind = _kind(array.dtype, pixel_type, byte_order)
+    _check_fit(array, kind, "pixels")
+    values = _nodata(nodata, len(array), kind)
+    if not 0 <= srid <= _MAX_SRID:
+        raise ConfigError(f"srid {srid} is not allowed: 0 (none) to {_MAX_SRID} is")
+    order = "><".index(byte_order)
+    height, width = array.shape[1:]
+    try:
+        header = _HEADERS[order].pack(order, 0, len(array), *scale, *upper_left, *skew, srid, width, height)
+    except (struct.error, TypeError):
+        given = f"upper_left {upper_left}, scale {scale}, skew {skew}, srid {srid!r}"
+        raise ConfigError(f"the first three are pairs of numbers (x, y), srid is a whole number: {given}") from None
+    array = np.ascontiguousarray(array, kind.dtype)
+    parts: list[bytes | memoryview] = [header]
+    for band, value in zip(array, values, strict=True):
+        flags = kind.number | (0 if value is None else _HAS_NODATA)
+        parts += [bytes((flags,)), kind.value.pack(0 if value is None else value), band.data]
+    return b"".join(parts)
+
+
+def _array(pixels: npt.ArrayLike) -> Pixels:
+    """``pixels`` as (bands, height, width), of a size and type that a raster can have."""
+    if isinstance(pixels, np.ma.MaskedArray):
+        raise ConfigError("pixels are a masked array, whose mask would be lost: give pixels.filled(nodata)")
+    array = np.asarray(pixels)
+    if array.ndim == 2:
+        array = array[np.newaxis]
+    if array.ndim != 3 or max(array.shape) > _MAX_SIZE:
+        allowed = f"(bands, height, width) or (height, width), at most {_MAX_SIZE} each"
+        raise ConfigError(f"pixels of shape {array.shape} are not allowed: {allowed} are")
+    if array.dtype.kind == "c":
+        raise ConfigError(
+            f"pixels are {array.dtype}, which PostGIS lacks: give pixels.real and pixels.imag as two bands"
+        )
+    if array.dtype.kind not in "biuf":
+        raise ConfigError(f"pixels of type {array.dtype} are not allowed: {', '.join(map(str, _DEFAULT))} are")
+    return array
+
+
+def _kind(dtype: np.dtype[Any], pixel_type: str | None, byte_order: str) -> _Kind:
+    """The pixel type that is asked for, or else that of ``dtype``."""
+    if byte_order not in ("<", ">"):
+        raise ConfigError(f"byte_order {byte_order!r} is not allowed: '<' (little endian) and '>' (big endian) are")
+    if pixel_type is None:
+        pixel_type = _DEFAULT.get(dtype.newbyteorder("="))
+        if pixel_type is None:
+            hint = "give pixels.astype('int32') or .astype('float64'), or a pixel_type that holds their values"
+            raise ConfigError(f"pixels are {dtype}, which PostGIS lacks: {hint}")
+    kinds = {kind.name: kind for kind in _KINDS["><".index(byte_order)]}
+    if pixel_type not in kinds:
+        raise ConfigError(f"pixel_type {pixel_type!r} is not known: {', '.join(kinds)} are")
+    return kinds[pixel_type]
+
+
+def _nodata(nodata: Number | Sequence[Number | None] | None, bands: int, kind: _Kind) -> list[Number | None]:
+    """One nodata value a band, each of which the pixel type holds."""
+    values = list(nodata) if isinstance(nodata, Sequence | np.ndarray) else [nodata] * bands
+    if len(values) != bands:
+        raise ConfigError(f"nodata has {len(values)} values for {bands} bands: give a single one, or one for each band")
+    for value in values:
+        if value is not None:
+            _check_fit(np.asarray(value), kind, "nodata")
+    return [value if value is None or kind.dtype.kind == "f" else int(value) for value in values]
+
+
+def _check_fit(values: Pixels, kind: _Kind, what: str) -> None:
+    """Refuse values that the pixel type would change, other than by rounding one float to another."""
+    source, target = values.dtype, kind.dtype
+    if source.kind not in "biuf":
+        raise ConfigError(f"{what} {values} is not a number that {kind.name} can hold")
+    if source.newbyteorder("=") == target.newbyteorder("=") and kind.maximum is None:
+        return
+    if source.kind == target.kind == "f":
+        low, high = -float(np.finfo(target).max), float(np.finfo(target).max)
+        with np.errstate(over="ignore"):
+            wrong = np.isinf(values.astype(target)) & np.isfinite(values)
+    else:
+        low, high = _whole_numbers(kind)
+        wrong = (values < low) | (values > high)
+        if source.kind == "f":
+            wrong |= ~np.isfinite(values) | (np.trunc(values) != values)
+    if wrong.any():
+        whole = "whole numbers" if source.kind == "f" and target.kind != "f" else "values"
+        raise ConfigError(
+            f"{what}: {values[wrong].flat[0]} does not fit {kind.name}, which holds {whole} of {low} to {high}"
+        )
+
+
+def _whole_numbers(kind: _Kind) -> tuple[int, int]:
+    """The whole numbers that the pixel type holds without a gap."""
+    if kind.dtype.kind == "f":
+        most = 2 ** (np.finfo(kind.dtype).nmant + 1)
+        return -most, most
+    limits = np.iinfo(kind.dtype)
+    return int(limits.min), int(limits.max) if kind.maximum is None else kind.maximum

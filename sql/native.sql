@@ -1,0 +1,19 @@
+-- The native path: rasters that lie on the tiles' own pixels, as they are.
+-- slots: layer (its number), source (user_query.sql around stored_blocks.sql or rasters_of_query.sql), pixels (the raster of a
+--        row, or the bands asked for)
+-- rows: tile, layer, n (the order to paste in: the top one last), value (unused), fragment
+-- index: see source
+-- The fence has the rows sorted while their pixels are still a pointer into TOAST; they are fetched after it, one by one.
+SELECT
+    f.tile,
+    {layer}::int2 AS layer,
+    f.n::int4 AS n,
+    0::float8 AS value,
+    {pixels}::bytea AS fragment
+FROM (
+    SELECT tile.n AS tile, -u.place AS n, u.rast::raster AS rast
+    FROM {source}
+    WHERE u.rast IS NOT NULL
+    ORDER BY 1, 2
+    OFFSET 0
+) AS f

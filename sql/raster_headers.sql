@@ -1,0 +1,30 @@
+-- The different kinds of raster among the first rows of a relation, from the rasters' own headers: constraints may be missing
+-- (raster_columns then says SRID 0 and no scale), and they call a table that stands on its head aligned.
+-- slots: column and relation to look at (a table, or a query in brackets), sample (how many rows)
+-- rows: SRID, scale x, y, skew x, y (CRS units per pixel), pixel types of the bands, nodata values of the bands, how many of
+--       the sampled rows are so, upper left x, y of one of them, whether all bands are kept outside the database
+-- index: none; the sample bounds the work
+SELECT
+    k.srid, k.scale_x, k.scale_y, k.skew_x, k.skew_y, k.types, k.nodata, count(*)::int8,
+    (array_agg(k.x))[1], (array_agg(k.y))[1], bool_or(k.out_db)
+FROM (
+    SELECT
+        ST_SRID(r.rast) AS srid,
+        ST_ScaleX(r.rast) AS scale_x, ST_ScaleY(r.rast) AS scale_y,
+        ST_SkewX(r.rast) AS skew_x, ST_SkewY(r.rast) AS skew_y,
+        ST_UpperLeftX(r.rast) AS x, ST_UpperLeftY(r.rast) AS y,
+        b.types, b.nodata, b.out_db
+    FROM (
+        SELECT {column} AS rast FROM {relation} AS s WHERE {column} IS NOT NULL LIMIT {sample}::int8
+    ) AS r
+    CROSS JOIN LATERAL (
+        SELECT
+            array_agg(m.pixeltype ORDER BY m.bandnum) AS types,
+            array_agg(m.nodatavalue ORDER BY m.bandnum) AS nodata,
+            bool_or(m.isoutdb) AS out_db
+        FROM ST_BandMetaData(r.rast, ARRAY(SELECT generate_series(1, ST_NumBands(r.rast)))) AS m
+    ) AS b
+    OFFSET 0
+) AS k
+GROUP BY k.srid, k.scale_x, k.scale_y, k.skew_x, k.skew_y, k.types, k.nodata
+ORDER BY 8 DESC

@@ -1,0 +1,4 @@
+-- The relation tile for a layer whose source lies in the tiles' own SRID: nothing to compute, the planner sees through it.
+-- slots: none
+-- rows: n, id, ref as in tiles.sql; geom, the envelope to search with; envelope, the tile's own
+(SELECT n, id, geom, ref, geom AS envelope, NULL::float8 AS metre_x, NULL::float8 AS metre_y FROM tiles)
