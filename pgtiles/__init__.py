@@ -1,3 +1,46 @@
-"""pgtiles: an in-database data loader for geospatial deep learning."""
+"""pgtiles: an in-database data loader for geospatial deep learning.
+
+PostGIS selects, warps and burns; the client only pastes. See `TileDataset` for training, `read` for the same without torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from . import errors, load, plot, tile
+    from .database import Database
+    from .dataset import TileDataset
+    from .grid import Grid, Split, Tiles
+    from .layers import Imagery, Labels
+    from .read import read
+    from .server import LocalServer
+
+_HOME = {
+    "Database": "database",
+    "Grid": "grid",
+    "Imagery": "layers",
+    "Labels": "layers",
+    "LocalServer": "server",
+    "Split": "grid",
+    "TileDataset": "dataset",
+    "Tiles": "grid",
+    "read": "read",
+}
+
+__all__ = [
+    "Database", "Grid", "Imagery", "Labels", "LocalServer", "Split", "TileDataset", "Tiles",
+    "errors", "load", "plot", "read", "tile",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for when it is asked for: torch and SQLAlchemy are slow to import, and not everyone needs them."""
+    if name in _HOME:
+        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    if name in __all__:
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -155,5 +155,13 @@ def lattice(query: Query, of: Table, column: str) -> tuple[int, tuple[float, flo
     return first.srid, (first.scale[0], -first.scale[1]), first.upper_left
 
 
+def extent(query: Query, of: Table, column: str, srid: int) -> tuple[float, float, float, float]:
+    """xmin, ymin, xmax, ymax of a raster table's imagery in an SRID."""
+    box = query(compose("raster_extent", table=of.identifier, column=sql.Identifier(column), srid=srid))[0]
+    if box[0] is None:
+        raise DataError(f"{of}.{column} holds no raster, so it has no extent")
+    return box  # type: ignore[return-value]
+
+
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "") if names else "none"

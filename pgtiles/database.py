@@ -194,6 +194,11 @@ class Database:
         found = self.table(table)
         return catalog.lattice(self.query, found, found.column("raster", column))
 
+    def extent(self, table: str, srid: int, column: str | None = None) -> tuple[float, float, float, float]:
+        """xmin, ymin, xmax, ymax of a raster table's imagery, in an SRID: a region for `Tiles`."""
+        found = self.table(table)
+        return catalog.extent(self.query, found, found.column("raster", column), srid)
+
     def require_postgis(self) -> tuple[int, ...]:
         """The version of PostGIS; raises `MissingError` without it or its raster part, and warns of one that burns wrongly."""
         have = dict(self.query(compose("extensions")))

@@ -14,14 +14,12 @@ from psycopg import sql
 
 from .catalog import Table, srid
 from .database import Database
-from .errors import ConfigError, PgtilesError, QueryError
+from .errors import ConfigError, QueryError
 from .grid import Tiles
 from .template import compose
 
 if TYPE_CHECKING:
     from sqlalchemy import Select, TextClause
-
-Source = "str | Select[Any] | TextClause"
 
 TOKEN = re.compile(
     r"(?P<skip>\s+|--[^\n]*)|(?P<comment>/\*)|(?P<escaped>[eE]'(?:[^'\\]|\\.|'')*')|(?P<quoted>'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\")"
@@ -192,7 +190,3 @@ def _scan(table: Table) -> str | None:
         f"CREATE INDEX ON {relation} USING gist ({key}); ANALYZE {relation};"
     )
 
-
-def refuse(kind: type[PgtilesError], layer: str, error: Exception) -> PgtilesError:
-    """The error, with the layer's name in front."""
-    return kind(f"layer {layer!r}: {error}")

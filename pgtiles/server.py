@@ -75,7 +75,7 @@ def find_programs(major: str | None = None) -> Path:
         if absent:
             seen.append(f"{folder} has no {', '.join(absent)}")
             continue
-        version = re.findall(r"\d+", _output(folder / "postgres", "--version"))[0]
+        version = (re.findall(r"\d+", _output(folder / "postgres", "--version")) or ["of an unknown version"])[0]
         if not any((share / "extension" / "postgis_raster.control").is_file() for share in _shares(folder)):
             seen.append(f"{folder} is PostgreSQL {version} without PostGIS")
             bare = bare or version
@@ -211,7 +211,7 @@ class LocalServer:
                 self._launch()
             try:
                 self._psql(f"{CREATE}\n\\connect {NAME}\n" + (template.folder() / "init.sql").read_text("utf-8"))
-            except ServerError:
+            except BaseException:  # an interrupt too: who got no server has none to stop
                 if started:
                     self._halt()
                 raise
@@ -251,13 +251,13 @@ class LocalServer:
         if self._account and self._run("sh", "-c", 'cd "$0"', self.path).returncode:
             closed = [str(p) for p in self.path.parents if not p.stat().st_mode & 0o001]
             raise ServerError(
-                f"PostgreSQL refuses to run as root, and the account {self._account.pw_name}, which runs it then, can't "
-                f"reach {self.path}: {', '.join(closed)} is closed to it. Give a path outside, such as /var/lib/pgtiles."
+                f"PostgreSQL refuses to run as root, and the account {self._account.pw_name}, which runs it instead, "
+                f"can't reach {self.path}: {', '.join(closed)} is closed to it. Give another, as /var/lib/pgtiles."
             )
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        with (self.path / "pgtiles.lock").open("a") as lock:
+        with os.fdopen(os.open(self.path / "pgtiles.lock", os.O_RDWR | os.O_CREAT, 0o600)) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # freed by the system if we die
             yield
 
@@ -268,7 +268,7 @@ class LocalServer:
         new = Path(tempfile.mkdtemp(prefix="data.new-", dir=self.path))
         self._write("password", secrets.token_urlsafe(24), 0o600)
         self._hand_over(new, self.path / "password")
-        # Names in every script fold their case and are found by words, and text sorts by bytes, which indexes serve.
+        # Text sorts by bytes, so that an index serves LIKE; upper and lower case are known in every script.
         kind = "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"
         self._must(
             "initdb", "-D", new, "-U", NAME, "-E", "UTF8", "--locale=C", f"--lc-ctype={kind}",
@@ -279,23 +279,23 @@ class LocalServer:
 
     def _launch(self) -> None:
         self._forget_stranger()
+        if self.log.exists() and self.log.stat().st_size > 10 * 2**20:
+            self.log.replace(self.path / "server.log.1")
         self.log.touch(0o600)
         self._hand_over(self.log)
-        before, deadline = self.log.stat().st_size, time.monotonic() + 30
+        deadline = time.monotonic() + 30
         while True:
             self._configure()
+            before = self.log.stat().st_size
             done = self._run("pg_ctl", "start", "-s", "-w", "-t", PATIENCE, "-D", self.data, "-l", self.log)
             if done.returncode == 0:
                 return
-            with self.log.open(encoding="utf-8", errors="replace") as log:
-                log.seek(before)
-                said = log.read()
-            # Two things pass by themselves: the last queries of a server that was killed, and a port just taken.
-            passing = "is still in use" in said or "Address already in use" in said
+            said = self.log.read_bytes()[before:].decode("utf-8", "replace")
+            # Two things pass: the last queries of a server that was killed, and a port that was taken just now.
+            passing = "is still in use" in said or ("Address already in use" in said and "port" not in self.settings)
             if not passing or time.monotonic() > deadline:
                 tail = "\n".join((said or done.stderr).strip().splitlines()[-15:])
                 raise ServerError(f"The server in {self.path} did not start. The end of {self.log}:\n{tail}")
-            before += len(said.encode())
             time.sleep(0.5)
 
     def _halt(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "pgtiles"
 FLOORS = [
     {"errors"},
-    {"template", "grid", "order", "wkb", "samples"},
+    {"template", "grid", "order", "wkb", "samples", "tile"},
     {"server"},
     {"catalog"},
     {"database"},

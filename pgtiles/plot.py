@@ -1,0 +1,109 @@
+"""Pictures of a batch: each tile's imagery beside its labels, with a legend. matplotlib is imported only here, when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ConfigError, DependencyError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PALETTE = ("#e6194b", "#ffe119", "#4363d8", "#3cb44b", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#a9a9a9")
+
+
+def batch(
+    sample: Mapping[str, Any],
+    path: str | Path | None = None,
+    *,
+    classes: Mapping[int, str] | None = None,
+    bands: Sequence[int] = (1, 2, 3),
+    background: int = 0,
+    count: int = 4,
+    title: str | None = None,
+) -> Figure:
+    """Draw the first tiles of a batch, a row each: every image layer, then every mask laid over the first image.
+
+    sample: a batch as `TileDataset` or `read` gives it, tensors or arrays; (B, C, H, W) is an image, (B, H, W) a mask.
+    path: a file to write, PNG or whatever else matplotlib writes; whole or not at all.
+    classes: names of the mask's values, for the legend; values without one are shown as numbers.
+    bands: which bands are red, green and blue, from 1; the first alone, in grey, where there are fewer than three.
+    background: the value that is not coloured.
+    """
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.patches import Patch
+    except ImportError as error:
+        raise DependencyError("pictures need matplotlib: pip install 'pgtiles[plot]'") from error
+    arrays = {name: np.asarray(value) for name, value in sample.items() if name not in {"bounds", "tile_id"}}
+    images = {name: array for name, array in arrays.items() if array.ndim == 4}
+    masks = {name: array for name, array in arrays.items() if array.ndim == 3}
+    if not images and not masks:
+        raise ConfigError(f"sample: expected a batch with (B, C, H, W) images or (B, H, W) masks, found {list(arrays)}")
+    rows, columns = min(count, len(next(iter(arrays.values())))), [*images, *masks]
+    values = sorted({int(v) for m in masks.values() for v in np.unique(m[:rows])} - {background})
+    colours = {value: PALETTE[i % len(PALETTE)] for i, value in enumerate(values)}
+    figure = Figure(figsize=(2.6 * len(columns) + 0.3, 2.6 * rows + 0.7), layout="constrained")
+    axes = figure.subplots(rows, len(columns), squeeze=False)
+    rgb = {name: stretched(array[:rows], bands) for name, array in images.items()}
+    base = next(iter(rgb.values()), None)
+    for r in range(rows):
+        for c, name in enumerate(columns):
+            axis = axes[r, c]
+            if name in images:
+                axis.imshow(rgb[name][r])
+            else:
+                axis.imshow(overlaid(None if base is None else base[r], masks[name][r], colours))
+            axis.set(xticks=[], yticks=[])
+            if r == 0:
+                axis.set_title(name, fontsize=10)
+        if "tile_id" in sample:
+            axes[r, 0].set_ylabel(f"tile {int(np.asarray(sample['tile_id'])[r])}", fontsize=8)
+    if values:
+        names = classes or {}
+        patches = [Patch(color=colours[v], label=f"{names[v]} ({v})" if v in names else str(v)) for v in values]
+        figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), 5), frameon=False, fontsize=9)
+    if title:
+        figure.suptitle(title, fontsize=11)
+    if path is not None:
+        save(figure, path)
+    return figure
+
+
+def stretched(images: NDArray[Any], bands: Sequence[int] = (1, 2, 3)) -> NDArray[np.float32]:
+    """(N, C, H, W) of any type to (N, H, W, 3) in 0 to 1: the 2nd to the 98th percentile of each band, over all images."""
+    count = images.shape[1]
+    chosen = [b - 1 for b in bands] if count >= 3 and max(bands) <= count else [0, 0, 0]
+    out = np.moveaxis(images[:, chosen].astype(np.float32), 1, -1)
+    low, high = np.nanpercentile(out, (2, 98), axis=(0, 1, 2))
+    return np.nan_to_num(np.clip((out - low) / np.maximum(high - low, 1e-6), 0, 1)).astype(np.float32)
+
+
+def overlaid(image: NDArray[Any] | None, mask: NDArray[Any], colours: Mapping[int, str]) -> NDArray[np.float32]:
+    """(H, W, 3): the mask's values in colour over a greyed image, or over white."""
+    from matplotlib.colors import to_rgb
+
+    grey = np.ones((*mask.shape, 3), np.float32)
+    if image is not None:
+        grey = np.repeat(image.mean(axis=-1, keepdims=True), 3, axis=-1).astype(np.float32)
+    for value, colour in colours.items():
+        where = mask == value
+        grey[where] = 0.35 * grey[where] + 0.65 * np.array(to_rgb(colour), np.float32)
+    return grey
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write the picture, whole or not at all."""
+    path = Path(path)
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        figure.savefig(part, dpi=110)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,193 @@
+"""A raster file as GDAL reads it: what it is, and its pixels as blocks of raster WKB. No database.
+
+A file that PostGIS can't hold as it is (complex or 64-bit integer pixels, no place on the earth) is refused with the
+command that makes one that it can. What is left behind without changing a pixel's value becomes a note.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import wkb
+from .errors import DependencyError, LoadError
+
+Pair = tuple[float, float]
+READ_BYTES = 256 * 2**20  # of pixels to hold at a time, as long as one row of blocks does not need more
+
+_CONVERSIONS = {
+    "int64": "gdal_translate -ot Int32 (or -ot Float64) {} out.tif",
+    "uint64": "gdal_translate -ot UInt32 (or -ot Float64) {} out.tif",
+    "complex": "gdal_translate DERIVED_SUBDATASET:AMPLITUDE:{} out.tif (REAL, IMAG, PHASE are there, too)",
+}
+
+
+@dataclass(frozen=True)
+class RasterFile:
+    """What a file holds; pairs are (x, y), lengths in units of its CRS."""
+
+    path: str
+    width: int
+    height: int
+    bands: int
+    dtype: str
+    nodata: tuple[float | None, ...]
+    """Per band, as the pixels' type can hold it."""
+    scale: Pair
+    skew: Pair
+    upper_left: Pair
+    crs: str | None
+    """For people: its name, or None where the file has none."""
+    authority: tuple[str, str] | None
+    """Of the CRS, as ``("EPSG", "32631")``; None where it is in no register."""
+    strip: int
+    """Rows of pixels that the file keeps together (in a strip or a row of tiles)."""
+    notes: tuple[str, ...]
+
+    def count(self, block: int) -> int:
+        """Number of blocks of at most ``block`` × ``block`` pixels."""
+        return math.ceil(self.width / block) * math.ceil(self.height / block)
+
+    def same_lattice(self, other: RasterFile) -> bool:
+        """Whether the pixels of both lie on one lattice, within a thousandth of a pixel over the extent of both."""
+        pixels = max(self.width, self.height, other.width, other.height)
+        for mine, others in zip(self.scale + self.skew, other.scale + other.skew, strict=True):
+            if abs(mine - others) * pixels > 1e-3 * max(map(abs, self.scale + self.skew)):
+                return False
+        (a, e), (b, d) = self.scale, self.skew
+        dx, dy = (theirs - ours for theirs, ours in zip(other.upper_left, self.upper_left, strict=True))
+        determinant = a * e - b * d
+        offsets = ((dx * e - dy * b) / determinant, (dy * a - dx * d) / determinant)  # in pixels
+        return all(abs(offset - round(offset)) < 1e-3 for offset in offsets)
+
+
+def describe(path: str) -> RasterFile:
+    """What the file holds.
+
+    Raises:
+        LoadError: GDAL can't read it, or PostGIS can't hold it.
+
+    """
+    rasterio = _rasterio()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # an error of ours, below
+        try:
+            with rasterio.open(path) as source:
+                return _described(path, source)
+        except rasterio.errors.RasterioError as error:
+            raise LoadError(f"{path} is no raster that GDAL can read: {error}") from error
+
+
+def _described(path: str, source: Any) -> RasterFile:
+    if not source.count:
+        inside = "; it has subdatasets, name one of them: " + ", ".join(source.subdatasets) if source.subdatasets else ""
+        raise LoadError(f"{path} has no bands{inside}")
+    types = sorted(set(source.dtypes))
+    if len(types) > 1:
+        raise LoadError(f"{path} has bands of several types ({', '.join(types)}): gdal_translate -ot … makes them one")
+    dtype = types[0]
+    for refused, conversion in _CONVERSIONS.items():
+        if dtype.startswith(refused):
+            raise LoadError(f"{path} has {dtype} pixels, which PostGIS lacks: {conversion.format(path)}")
+    transform = source.transform
+    if transform.is_identity:
+        if source.gcps[0] or source.rpcs:
+            have = "ground control points" if source.gcps[0] else "rational polynomials (RPC)"
+            raise LoadError(f"{path} is placed by {have}, not yet on a grid: gdalwarp -t_srs EPSG:… {path} out.tif")
+        raise LoadError(
+            f"{path} is not georeferenced: gdal_translate -a_ullr xmin ymax xmax ymin -a_srs EPSG:… {path} out.tif"
+        )
+    if not transform.determinant:
+        raise LoadError(f"{path} has pixels without an area: its geotransform is {transform.to_gdal()}")
+    nodata, notes = _nodata(source.nodatavals, dtype)
+    crs = source.crs or None
+    return RasterFile(
+        path=path,
+        width=source.width,
+        height=source.height,
+        bands=source.count,
+        dtype=dtype,
+        nodata=nodata,
+        scale=(transform.a, transform.e),
+        skew=(transform.b, transform.d),
+        upper_left=(transform.c, transform.f),
+        crs=crs and (crs.to_string() if len(crs.to_string()) < 20 else crs.to_wkt().split('"')[1]),
+        authority=crs and crs.to_authority(),
+        strip=max(height for height, _ in source.block_shapes),
+        notes=(*notes, *_left_behind(source)),
+    )
+
+
+def _nodata(values: tuple[float | None, ...], dtype: str) -> tuple[tuple[float | None, ...], list[str]]:
+    """Nodata values that pixels of this type can have, and a note on each of the others: no pixel is nodata by them."""
+    if np.dtype(dtype).kind == "f":
+        return values, []
+    limits = np.iinfo(dtype)
+    kept = tuple(
+        int(value) if value is not None and value % 1 == 0 and limits.min <= value <= limits.max else None
+        for value in values
+    )
+    lost = sorted({str(value) for value, left in zip(values, kept, strict=True) if value is not None and left is None})
+    return kept, [f"its nodata value {value} is dropped: no {dtype} pixel can have it" for value in lost]
+
+
+def _left_behind(source: Any) -> Iterator[str]:
+    """What the file says about its pixels that a raster in PostGIS has no place for."""
+    from rasterio.enums import ColorInterp, MaskFlags
+
+    if any(MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags for flags in source.mask_flag_enums):
+        yield "its mask is not loaded: pixels that it hides have the values that they are stored with"
+    if any(scale != 1 for scale in source.scales) or any(source.offsets):
+        yield f"its scale and offset are not loaded (values are as stored): {source.scales}, {source.offsets}"
+    if ColorInterp.palette in source.colorinterp:
+        yield "its colour table is not loaded: pixels are the numbers of its entries"
+    if source.transform.e > 0 and not source.transform.b:
+        yield "it stands south-up, so it is read by way of a warp: gdalwarp makes it north-up"
+
+
+def blocks(file: RasterFile, srid: int, block: int) -> Iterator[bytes]:
+    """The file's pixels as raster WKB, row by row of blocks, from its first pixel on; those at its edges are smaller.
+
+    Raises:
+        LoadError: the file can't be read to its end.
+
+    """
+    rasterio = _rasterio()
+    (a, e), (b, d), (x, y) = file.scale, file.skew, file.upper_left
+    # Whole strips or rows of tiles at once, else each would be decoded again for every row of blocks in it.
+    row_bytes = file.width * file.bands * np.dtype(file.dtype).itemsize
+    rows = block * math.ceil(file.strip / block)
+    rows = rows if rows * row_bytes <= READ_BYTES else block
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        try:
+            with rasterio.open(file.path) as source:
+                for top in range(0, file.height, rows):
+                    window = ((top, min(top + rows, file.height)), (0, file.width))
+                    pixels = source.read(window=window)
+                    for row in range(0, pixels.shape[1], block):
+                        for column in range(0, file.width, block):
+                            yield wkb.encode(
+                                pixels[:, row : row + block, column : column + block],
+                                upper_left=(x + a * column + b * (top + row), y + d * column + e * (top + row)),
+                                scale=file.scale,
+                                skew=file.skew,
+                                srid=srid,
+                                nodata=file.nodata,
+                            )
+        except rasterio.errors.RasterioError as error:
+            raise LoadError(f"{file.path} can't be read to its end: {error}") from error
+
+
+def _rasterio() -> Any:
+    try:
+        import rasterio
+        import rasterio.errors
+    except ImportError as error:
+        raise DependencyError(f"to load rasters needs rasterio ({error}): pip install 'pgtiles[load]'") from error
+    return rasterio
