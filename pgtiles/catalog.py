@@ -16,7 +16,7 @@ from psycopg import sql
 from .errors import ConfigError, DataError, MissingError
 from .template import compose
 
-Query = Callable[[sql.Composable], list[tuple[Any, ...]]]
+Query = Callable[[sql.Composed], list[tuple[Any, ...]]]
 
 NAME = r'(?:[^\W\d][\w$]*|"(?:[^"]|"")+")'
 TABLE_NAME = re.compile(rf"\s*({NAME})(?:\.({NAME}))?\s*")
@@ -114,7 +114,9 @@ def table(query: Query, name: str) -> Table:
         short = {t: f"{s}.{t}" for s, t, _ in known}
         near = difflib.get_close_matches(".".join(wanted), full + list(short), 4, 0.6)
         near = list(dict.fromkeys(short.get(n, n) for n in near)) or sorted(full)[:8]
-        raise MissingError(f"there is no table {name!r}; {'there are' if near else 'the database holds no table'} {_listed(near)}")
+        raise MissingError(
+            f"there is no table {name!r}; {'there are' if near else 'the database holds no table'} {_listed(near)}"
+        )
     oid, schema, relname, kind, estimate, columns, key, indexes = rows[0]
     return Table(oid, schema, relname, kind, estimate, tuple(Column(**c) for c in columns or ()), tuple(key), tuple(indexes))
 
@@ -160,7 +162,7 @@ def extent(query: Query, of: Table, column: str, srid: int) -> tuple[float, floa
     box = query(compose("raster_extent", table=of.identifier, column=sql.Identifier(column), srid=srid))[0]
     if box[0] is None:
         raise DataError(f"{of}.{column} holds no raster, so it has no extent")
-    return box  # type: ignore[return-value]
+    return box
 
 
 def _listed(names: list[str]) -> str:

@@ -168,7 +168,9 @@ def check(
     db, tiles, plan = _open(url, image, bands, labels, where, value, buffer, srid, resolution, size, within, count, seed)
     with err.status(f"reading {len(tiles)} tiles"):
         empty = [sum(e) for e in zip(*(read_batch(db, plan, tiles[k : k + 8]).empty for k in range(0, len(tiles), 8)))]
-    table = Table("layer", "path", "why", "tile", "dtype", f"empty of {len(tiles)}", title=f"{db.name}: tiles of {_size(tiles)}")
+    table = Table(
+        "layer", "path", "why", "tile", "dtype", f"empty of {len(tiles)}", title=f"{db.name}: tiles of {_size(tiles)}"
+    )
     for layer, none in zip(plan.layers, empty, strict=True):
         why = "\n".join((layer.why, *(f"warning: {w}" for w in layer.warnings)))
         table.add_row(layer.name, layer.path, _escaped(why), " × ".join(map(str, layer.shape)), layer.dtype, str(none))
@@ -211,7 +213,7 @@ def _open(
     if not within and not is_table:
         raise ConfigError("no raster table to take the tiles' region from: give --within xmin,ymin,xmax,ymax")
     box = tuple(_numbers("--within", within, float)) if within else db.extent(str(image), grid.srid)
-    tiles = Tiles.random(grid, within=box, count=count, seed=seed)  # type: ignore[arg-type]  # Tiles itself counts them
+    tiles = Tiles.random(grid, within=box, count=count, seed=seed)  # Tiles itself counts them
     return db, tiles, Plan.open(db, tiles, layers)
 
 

@@ -75,14 +75,12 @@ class Database:
     @property
     def name(self) -> str:
         """Where it is, without the password: ``user@host:port/dbname``."""
-        known = conninfo.conninfo_to_dict(self._conninfo)
-        known = {"user": os.environ.get("PGUSER"), "host": os.environ.get("PGHOST"), "port": os.environ.get("PGPORT"),
-                 "dbname": os.environ.get("PGDATABASE")} | known  # fmt: skip
-        user, port = known.get("user"), known.get("port")
-        return (
-            (f"{user}@" if user else "") + str(known.get("host") or known.get("hostaddr") or "local socket")
-            + (f":{port}" if port else "") + f"/{known.get('dbname') or user or ''}"
-        )  # fmt: skip
+        given = conninfo.conninfo_to_dict(self._conninfo)
+        known = {name: given.get(name) or os.environ.get(f"PG{name.upper()}") for name in ("user", "host", "hostaddr", "port")}
+        user, port = known["user"], known["port"]
+        dbname = given.get("dbname") or os.environ.get("PGDATABASE") or user or ""
+        where = known["host"] or known["hostaddr"] or "local socket"
+        return f"{f'{user}@' if user else ''}{where}{f':{port}' if port else ''}/{dbname}"
 
     def __repr__(self) -> str:
         return f"Database({self.name}, from {self.source})"
@@ -129,7 +127,7 @@ class Database:
 
     # -- statements
 
-    def query(self, statement: sql.Composable) -> list[tuple[Any, ...]]:
+    def query(self, statement: sql.Composed | sql.SQL) -> list[tuple[Any, ...]]:
         """All rows of a statement of ours."""
         with self.connection() as conn:
             return conn.execute(statement).fetchall()
@@ -235,12 +233,12 @@ def _resolve(url: str | URL | Engine | None) -> tuple[str, str]:
                 "or start a local server with `pgtiles up`"
             )
     if not isinstance(url, str):  # an SQLAlchemy URL or Engine
-        url = getattr(url, "url", url)
-        if url.get_backend_name() != "postgresql":
-            raise ConfigError(f"{url!r}: expected a PostgreSQL URL, postgresql://user@host:port/dbname")
-        url = url.set(drivername="postgresql+psycopg")
-        args = url.get_dialect()().create_connect_args(url)[1]
-        return conninfo.make_conninfo("", **{k: str(v) for k, v in args.items() if k != "context"}), source
+        named: URL = getattr(url, "url", url)
+        if named.get_backend_name() != "postgresql":
+            raise ConfigError(f"{named!r}: expected a PostgreSQL URL, postgresql://user@host:port/dbname")
+        named = named.set(drivername="postgresql+psycopg")
+        known = named.get_dialect()().create_connect_args(named)[1]
+        return conninfo.make_conninfo("", **{name: str(v) for name, v in known.items() if name != "context"}), source
     if "://" in url:
         scheme, rest = url.split("://", 1)
         if scheme.split("+")[0] not in {"postgresql", "postgres"}:

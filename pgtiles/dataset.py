@@ -76,7 +76,7 @@ class TileDataset(IterableDataset[Sample]):
         self.plan = Plan.open(self.db, tiles, layers)
         self.db.close()
         # The epoch under way and the one after it: in shared memory, because the workers of a DataLoader hold copies.
-        self._epochs = torch.tensor([0, 0]).share_memory_()
+        self._epochs = torch.tensor([0, 0]).share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         """Batches in an epoch (tiles, where batch_size is None)."""
@@ -181,4 +181,3 @@ class _Loader(DataLoader[Sample]):
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
-

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from .errors import ConfigError, PgtilesWarning
 
 Bounds = tuple[float, float, float, float]
-Region = Bounds | shapely.Geometry
 
 LARGEST = 65535  # pixels along one side: the raster format counts in 16 bits, and PostGIS wraps around in silence
 ON_LINE = 1e-6  # px: a coordinate this near to a lattice line lies on it
@@ -71,9 +70,7 @@ class Grid:
             object.__setattr__(self, name, value)
 
     @classmethod
-    def like(
-        cls, db: HasLattice, table: str, *, size: int | tuple[int, int] = 256, column: str | None = None
-    ) -> Grid:
+    def like(cls, db: HasLattice, table: str, *, size: int | tuple[int, int] = 256, column: str | None = None) -> Grid:
         """The lattice on which a raster table's pixels lie, so that its imagery is read without resampling.
 
         Raises `MissingError` where there is no such table and `DataError` where its pixels lie on no north-up lattice.
@@ -142,7 +139,7 @@ class Tiles:
             )
 
     @classmethod
-    def random(cls, grid: Grid, *, within: Region, count: int, seed: int = 0, first_id: int = 0) -> Tiles:
+    def random(cls, grid: Grid, *, within: Bounds | shapely.Geometry, count: int, seed: int = 0, first_id: int = 0) -> Tiles:
         """`count` tiles drawn uniformly from all places on the lattice where a tile lies wholly within the region.
 
         within: xmin, ymin, xmax, ymax or a shapely (multi)polygon, in the grid's CRS.
@@ -168,7 +165,7 @@ class Tiles:
 
     @classmethod
     def sliding(
-        cls, grid: Grid, *, within: Region, stride: int | tuple[int, int] | None = None, first_id: int = 0
+        cls, grid: Grid, *, within: Bounds | shapely.Geometry, stride: int | tuple[int, int] | None = None, first_id: int = 0
     ) -> Tiles:
         """All tiles that lie wholly within the region, row by row from the north-west, `stride` pixels apart.
 
@@ -259,7 +256,7 @@ class Split:
             have[side[b]] += max(weight[b], 1e-3)  # empty blocks are dealt too: tiles of two splits may reach into them
         sides = side[where]
         kept = (sides == sides[0]).all(axis=0)
-        parts = [tiles[kept & (sides[0] == i)] for i in range(len(names))]
+        train, val, test = (tiles[kept & (sides[0] == i)] for i in range(len(names)))
         dropped = len(tiles) - int(kept.sum())
         if dropped > len(tiles) / 5:
             warnings.warn(
@@ -268,10 +265,10 @@ class Split:
                 PgtilesWarning,
                 stacklevel=3,
             )
-        return cls(*parts, dropped=dropped)
+        return cls(train, val, test, dropped)
 
 
-def _region(grid: Grid, within: Region) -> tuple[shapely.Geometry | None, tuple[int, int, int, int]]:
+def _region(grid: Grid, within: Bounds | shapely.Geometry) -> tuple[shapely.Geometry | None, tuple[int, int, int, int]]:
     """The region as a geometry (None where its bounding box is the region), and the places in its bounding box."""
     region = within if isinstance(within, shapely.Geometry) else None
     if region is not None:
@@ -293,9 +290,7 @@ def _region(grid: Grid, within: Region) -> tuple[shapely.Geometry | None, tuple[
     return region, places
 
 
-def _inside(
-    grid: Grid, region: shapely.Geometry | None, cols: NDArray[np.int64], rows: NDArray[np.int64]
-) -> NDArray[np.bool_]:
+def _inside(grid: Grid, region: shapely.Geometry | None, cols: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     if region is None:
         return np.ones(len(cols), bool)
     shapely.prepare(region)

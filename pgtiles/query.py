@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
@@ -21,11 +22,29 @@ from .template import compose
 if TYPE_CHECKING:
     from sqlalchemy import Select, TextClause
 
+ALIGNED = 1e-3  # px: what lies nearer than this to the lattice lies on it; ST_Union's own tolerance
+
 TOKEN = re.compile(
     r"(?P<skip>\s+|--[^\n]*)|(?P<comment>/\*)|(?P<escaped>[eE]'(?:[^'\\]|\\.|'')*')|(?P<quoted>'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\")"
     r"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|[A-Za-z_0-9$\u0080-\uffff]+|.",
     re.S,
 )
+
+
+@dataclass(frozen=True)
+class OpenLayer:
+    """A layer that the server has agreed to: all that reading needs, and small enough to travel to every worker."""
+
+    name: str
+    select: str  # SQL that gives rows (tile, layer, n, value, fragment) for the relation tiles
+    shape: tuple[int, ...]  # of one tile: (bands, height, width), or (height, width)
+    dtype: str
+    fill: float  # where nothing is pasted
+    burned: bool  # a fragment is a mask to be filled with the row's value; else its pixels are copied
+    holes: bool  # pixels of the nodata value always show what lies below; else only where rasters overlap
+    path: str  # native, warped or burned
+    why: str
+    warnings: tuple[str, ...]
 
 
 def text_of(source: str | Select[Any] | TextClause) -> str:
@@ -68,7 +87,7 @@ def _rendered(statement: Select[Any] | TextClause) -> str:
     from sqlalchemy.dialects import postgresql
     from sqlalchemy.exc import CompileError
 
-    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # as named, it doubles no percent sign
+    dialect = postgresql.dialect(paramstyle="named")  # as named, it doubles no percent sign
     dialect._backslash_escapes = False  # as on every server since 9.1, where standard_conforming_strings is on
     try:
         text = str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
@@ -92,6 +111,16 @@ def over(tiles: Tiles, select: sql.Composable) -> sql.Composed:
         "tiles", ids=tiles.ids.tolist(), xmins=bounds[0], ymins=bounds[1], xmaxs=bounds[2], ymaxs=bounds[3],
         srid=tiles.grid.srid, width=width, height=height, scale_x=sx, scale_y=sy, select=select,
     )  # fmt: skip
+
+
+def relation(srid: int, tile_srid: int, reach: float | None = None) -> sql.Composed:
+    """The relation tile for a source in this SRID: the tiles as they are, or wider by `reach` ground metres and moved."""
+    return compose("tile_here") if reach is None and srid == tile_srid else compose("tile_reach", srid=srid, reach=reach or 0.0)
+
+
+def guarded(query: str, tile: sql.Composable) -> sql.Composed:
+    """The query beside the relation tile, with the guard."""
+    return compose("user_query", query=sql.SQL(query), tile=tile)  # the user's own text, verbatim
 
 
 def gate(db: Database, tiles: Tiles, query: str, source: sql.Composed) -> dict[str, str]:
@@ -189,4 +218,3 @@ def _scan(table: Table) -> str | None:
         f"{table} is read from end to end for want of an index: "
         f"CREATE INDEX ON {relation} USING gist ({key}); ANALYZE {relation};"
     )
-

@@ -53,6 +53,10 @@ class RasterFile:
         """Number of blocks of at most ``block`` × ``block`` pixels."""
         return math.ceil(self.width / block) * math.ceil(self.height / block)
 
+    def block_bytes(self, block: int) -> int:
+        """Bytes of pixels in a block of that size."""
+        return min(block, self.width) * min(block, self.height) * self.bands * np.dtype(self.dtype).itemsize
+
     def same_lattice(self, other: RasterFile) -> bool:
         """Whether the pixels of both lie on one lattice, within a thousandth of a pixel over the extent of both."""
         pixels = max(self.width, self.height, other.width, other.height)
@@ -99,9 +103,7 @@ def _described(path: str, source: Any) -> RasterFile:
         if source.gcps[0] or source.rpcs:
             have = "ground control points" if source.gcps[0] else "rational polynomials (RPC)"
             raise LoadError(f"{path} is placed by {have}, not yet on a grid: gdalwarp -t_srs EPSG:… {path} out.tif")
-        raise LoadError(
-            f"{path} is not georeferenced: gdal_translate -a_ullr xmin ymax xmax ymin -a_srs EPSG:… {path} out.tif"
-        )
+        raise LoadError(f"{path} is not georeferenced: gdal_translate -a_ullr xmin ymax xmax ymin -a_srs EPSG:… {path} out.tif")
     if not transform.determinant:
         raise LoadError(f"{path} has pixels without an area: its geotransform is {transform.to_gdal()}")
     nodata, notes = _nodata(source.nodatavals, dtype)
@@ -129,8 +131,7 @@ def _nodata(values: tuple[float | None, ...], dtype: str) -> tuple[tuple[float |
         return values, []
     limits = np.iinfo(dtype)
     kept = tuple(
-        int(value) if value is not None and value % 1 == 0 and limits.min <= value <= limits.max else None
-        for value in values
+        int(value) if value is not None and value % 1 == 0 and limits.min <= value <= limits.max else None for value in values
     )
     lost = sorted({str(value) for value, left in zip(values, kept, strict=True) if value is not None and left is None})
     return kept, [f"its nodata value {value} is dropped: no {dtype} pixel can have it" for value in lost]

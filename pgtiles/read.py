@@ -18,8 +18,8 @@ from psycopg import sql
 from .database import Database
 from .errors import ConfigError, DataError, PgtilesError, QueryError
 from .grid import Grid, Tiles
-from .layers import ALIGNED, Layer, OpenLayer, fits, open_layers
-from .query import over
+from .layers import Layer, fits, open_layers
+from .query import ALIGNED, OpenLayer, over
 from .wkb import Raster, decode
 
 Sample = dict[str, NDArray[Any]]
@@ -55,7 +55,7 @@ class Plan:
     def statement(self, tiles: Tiles) -> sql.Composed:
         """The statement that reads these tiles."""
         body = "\nUNION ALL\n".join(f"(\n{layer.select}\n)" for layer in self.layers)
-        return over(tiles, sql.SQL(body))  # type: ignore[arg-type]  # composed when the layers were opened
+        return over(tiles, sql.SQL(body))  # composed when the layers were opened
 
 
 class Batch(NamedTuple):
@@ -142,7 +142,9 @@ class _Canvas:
             np.copyto(target, target.dtype.type(value), where=pixels[0].view(np.bool_))
             return
         if pixels.shape[0] != (target.shape[0] if target.ndim == 3 else 1):
-            raise DataError(f"{self._where(number, tile)}: a raster of {len(pixels)} bands, the first rows had {layer.shape[0]}")
+            raise DataError(
+                f"{self._where(number, tile)}: a raster of {len(pixels)} bands, the first rows had {layer.shape[0]}"
+            )
         pixels = self._cast(pixels, target.dtype, raster, number, tile)
         below = layer.holes or any(y0 < b and a < y1 and x0 < d and c < x1 for a, b, c, d in self.painted)
         if below and any(nodata is not None for nodata in raster.nodata):

@@ -184,13 +184,12 @@ class LocalServer:
     @property
     def url(self) -> str:
         """Where to connect, password included: the same after a restart, unless somebody took the port meanwhile."""
-        return f"postgresql://{NAME}:{self._password()}@127.0.0.1:{self._conf('port')}/{NAME}"
+        return f"postgresql://{NAME}:{self._read('password')}@127.0.0.1:{self._conf('port')}/{NAME}"
 
     @property
     def version(self) -> str:
         """The versions of PostgreSQL and PostGIS, as the running server tells them."""
         return self._psql(
-            f"\\connect {NAME}\n"
             "SELECT format('PostgreSQL %s, PostGIS %s', split_part(current_setting('server_version'), ' ', 1),"
             " postgis_lib_version())"
         )
@@ -210,7 +209,7 @@ class LocalServer:
                     self._create()
                 self._launch()
             try:
-                self._psql(f"{CREATE}\n\\connect {NAME}\n" + (template.folder() / "init.sql").read_text("utf-8"))
+                self._psql((template.folder() / "init.sql").read_text("utf-8"))
             except BaseException:  # an interrupt too: who got no server has none to stop
                 if started:
                     self._halt()
@@ -248,12 +247,14 @@ class LocalServer:
                 f"The folder {self.path} can't be used: {error.strerror}. Give a path where you may write, "
                 "here or in PGTILES_HOME."
             ) from error
-        if self._account and self._run("sh", "-c", 'cd "$0"', self.path).returncode:
-            closed = [str(p) for p in self.path.parents if not p.stat().st_mode & 0o001]
+        try:
+            self._run("sh", "-c", 'cd "$0"', self.path)
+        except ServerError as error:
+            closed = [str(parent) for parent in self.path.parents if not parent.stat().st_mode & 0o001]
             raise ServerError(
-                f"PostgreSQL refuses to run as root, and the account {self._account.pw_name}, which runs it instead, "
-                f"can't reach {self.path}: {', '.join(closed)} is closed to it. Give another, as /var/lib/pgtiles."
-            )
+                "PostgreSQL refuses to run as root, and the account postgres, which runs it instead, can't reach "
+                f"{self.path}: {', '.join(closed)} is closed to it. Give a path elsewhere, or no path."
+            ) from error
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -270,11 +271,11 @@ class LocalServer:
         self._hand_over(new, self.path / "password")
         # Text sorts by bytes, so that an index serves LIKE; upper and lower case are known in every script.
         kind = "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"
-        self._must(
+        self._run(
             "initdb", "-D", new, "-U", NAME, "-E", "UTF8", "--locale=C", f"--lc-ctype={kind}",
             "-A", "scram-sha-256", "--pwfile", self.path / "password",
         )  # fmt: skip
-        self._must("tee", "-a", new / "postgresql.conf", text="\ninclude '../pgtiles.conf'\n")
+        self._run("tee", "-a", new / "postgresql.conf", text="\ninclude '../pgtiles.conf'\n")
         new.rename(self.data)
 
     def _launch(self) -> None:
@@ -287,19 +288,21 @@ class LocalServer:
         while True:
             self._configure()
             before = self.log.stat().st_size
-            done = self._run("pg_ctl", "start", "-s", "-w", "-t", PATIENCE, "-D", self.data, "-l", self.log)
-            if done.returncode == 0:
+            try:
+                self._run("pg_ctl", "start", "-s", "-w", "-t", PATIENCE, "-D", self.data, "-l", self.log)
+            except ServerError as error:
+                said = self.log.read_bytes()[before:].decode("utf-8", "replace")
+                # Two things pass: the last queries of a server that was killed, and a port taken a moment ago.
+                passes = "is still in use" in said or ("Address already in use" in said and "port" not in self.settings)
+                if not passes or time.monotonic() > deadline:
+                    tail = "\n".join(said.strip().splitlines()[-15:]) or str(error)
+                    raise ServerError(f"The server in {self.path} did not start. The end of {self.log}:\n{tail}") from error
+                time.sleep(0.5)
+            else:
                 return
-            said = self.log.read_bytes()[before:].decode("utf-8", "replace")
-            # Two things pass: the last queries of a server that was killed, and a port that was taken just now.
-            passing = "is still in use" in said or ("Address already in use" in said and "port" not in self.settings)
-            if not passing or time.monotonic() > deadline:
-                tail = "\n".join((said or done.stderr).strip().splitlines()[-15:])
-                raise ServerError(f"The server in {self.path} did not start. The end of {self.log}:\n{tail}")
-            time.sleep(0.5)
 
     def _halt(self) -> None:
-        self._must("pg_ctl", "stop", "-s", "-w", "-t", PATIENCE, "-m", "fast", "-D", self.data)
+        self._run("pg_ctl", "stop", "-s", "-w", "-t", PATIENCE, "-m", "fast", "-D", self.data)
         shutil.rmtree(self._conf("unix_socket_directories"), ignore_errors=True)
 
     def _forget_stranger(self) -> None:
@@ -318,7 +321,7 @@ class LocalServer:
             else:
                 command = _output("ps", "-o", "args=", "-p", pid)
             if str(self.data) not in command:
-                self._must("tee", file, text=f"{os.getpid()}\n{rest}")
+                self._run("tee", file, text=f"{os.getpid()}\n{rest}")
 
     def _configure(self) -> None:
         """Write pgtiles.conf, with the port of last time while it is free, and an empty folder for the socket."""
@@ -362,16 +365,11 @@ class LocalServer:
             raise ServerError(f"{self.path / 'pgtiles.conf'} has no line for {name}: start() writes it anew.")
         return found[1]
 
-    def _password(self) -> str:
-        return self._read("password")
-
     def _read(self, name: str) -> str:
         try:
             return (self.path / name).read_text("utf-8")
         except OSError as error:
-            raise ServerError(
-                f"There is no server in {self.path} yet ({name}: {error.strerror}): start() makes it."
-            ) from error
+            raise ServerError(f"There is no server in {self.path} yet ({name}: {error.strerror}): start() makes it.") from error
 
     def _write(self, name: str, text: str, mode: int) -> None:
         file = self.path / name
@@ -398,8 +396,8 @@ class LocalServer:
             "make it (useradd --system postgres), or be an ordinary user."
         )
 
-    def _run(self, program: str, *args: object, text: str = "", **env: str) -> subprocess.CompletedProcess[str]:
-        """Run a program, PostgreSQL's or the system's, as the server's account and without our surroundings."""
+    def _run(self, program: str, *args: object, text: str = "", **env: str) -> str:
+        """What a program says, PostgreSQL's or the system's, run as the server's account without our surroundings."""
         # libpq's variables name other servers; a Python package's PROJ and GDAL data don't fit the server's libraries.
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "PROJ_", "GDAL_", "POSTGIS_"))}
         as_account: dict[str, Any] = {}
@@ -407,24 +405,20 @@ class LocalServer:
             as_account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
         command = [str(self.bindir / program) if program in PROGRAMS else program, *map(str, args)]
         try:
-            return subprocess.run(
+            done: subprocess.CompletedProcess[str] = subprocess.run(
                 command, input=text, capture_output=True, encoding="utf-8", errors="replace", check=False,
                 cwd=self.path, umask=0o077, env={**clean, "LC_ALL": "C", **env}, **as_account,
             )  # fmt: skip
         except PermissionError as error:
             who = f"the account {account.pw_name}, which runs PostgreSQL in place of root" if account else "you"
             raise ServerError(f"{command[0]} can't be run by {who}: {error.strerror}.") from error
-
-    def _must(self, program: str, *args: object, text: str = "", **env: str) -> str:
-        done = self._run(program, *args, text=text, **env)
         if done.returncode:
-            raise ServerError(
-                f"{program} failed for the server in {self.path}:\n{(done.stderr or done.stdout).strip()}"
-            )
+            said = (done.stderr or done.stdout).strip()
+            raise ServerError(f"{program} failed for the server in {self.path}:\n{said}")
         return done.stdout.strip()
 
     def _psql(self, script: str) -> str:
+        """What our own database's server answers to a script: asked at the socket, where nobody else can answer."""
         where = ("-h", self._conf("unix_socket_directories"), "-p", self._conf("port"), "-U", NAME, "-d", "postgres")
-        return self._must(
-            "psql", "-XqAtw", "-v", "ON_ERROR_STOP=1", *where, "-f", "-", text=script, PGPASSWORD=self._password()
-        )
+        options = ("-XqAtw", "-v", "ON_ERROR_STOP=1", *where, "-f", "-")
+        return self._run("psql", *options, text=f"{CREATE}\n\\connect {NAME}\n{script}", PGPASSWORD=self._read("password"))

@@ -32,4 +32,4 @@ def compose(name: str, /, **slots: Slot) -> sql.Composed:
     while text.startswith("--"):  # the header is for readers of the file: it need not travel with every batch
         text = text.partition("\n")[2]
     composed = {key: value if isinstance(value, sql.Composable) else sql.Literal(value) for key, value in slots.items()}
-    return sql.SQL(text.strip()).format(**composed)  # type: ignore[arg-type]  # a LiteralString only in spirit: our own file
+    return sql.SQL(text.strip()).format(**composed)

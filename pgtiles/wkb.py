@@ -226,9 +226,7 @@ def _pixels(view: memoryview, bands: Sequence[_Band], height: int, width: int) -
     for number, band in enumerate(bands):
         most = band[0].maximum
         if most is not None and (pixels[number] > most).any():
-            raise WKBError(
-                f"band {number + 1} is {band[0].name}, at most {most} a pixel, but holds {pixels[number].max()}"
-            )
+            raise WKBError(f"band {number + 1} is {band[0].name}, at most {most} a pixel, but holds {pixels[number].max()}")
     return pixels
 
 
@@ -292,9 +290,7 @@ def _array(pixels: npt.ArrayLike) -> Pixels:
         allowed = f"(bands, height, width) or (height, width), at most {_MAX_SIZE} each"
         raise ConfigError(f"pixels of shape {array.shape} are not allowed: {allowed} are")
     if array.dtype.kind == "c":
-        raise ConfigError(
-            f"pixels are {array.dtype}, which PostGIS lacks: give pixels.real and pixels.imag as two bands"
-        )
+        raise ConfigError(f"pixels are {array.dtype}, which PostGIS lacks: give pixels.real and pixels.imag as two bands")
     if array.dtype.kind not in "biuf":
         raise ConfigError(f"pixels of type {array.dtype} are not allowed: {', '.join(map(str, _DEFAULT))} are")
     return array
@@ -344,9 +340,7 @@ def _check_fit(values: Pixels, kind: _Kind, what: str) -> None:
             wrong |= ~np.isfinite(values) | (np.trunc(values) != values)
     if wrong.any():
         whole = "whole numbers" if source.kind == "f" and target.kind != "f" else "values"
-        raise ConfigError(
-            f"{what}: {values[wrong].flat[0]} does not fit {kind.name}, which holds {whole} of {low} to {high}"
-        )
+        raise ConfigError(f"{what}: {values[wrong].flat[0]} does not fit {kind.name}, which holds {whole} of {low} to {high}")
 
 
 def _whole_numbers(kind: _Kind) -> tuple[int, int]:

@@ -5,9 +5,9 @@
 -- index: see source
 -- The fence has the rows sorted while their pixels are still a pointer into TOAST; they are fetched after it, one by one.
 SELECT
-    f.tile,
+    r.tile,
     {layer}::int2 AS layer,
-    f.n::int4 AS n,
+    r.n::int4 AS n,
     0::float8 AS value,
     {pixels}::bytea AS fragment
 FROM (
@@ -16,4 +16,4 @@ FROM (
     WHERE u.rast IS NOT NULL
     ORDER BY 1, 2
     OFFSET 0
-) AS f
+) AS r

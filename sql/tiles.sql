@@ -14,4 +14,6 @@ WITH tiles AS MATERIALIZED (
         {ids}::int8[], {xmins}::float8[], {ymins}::float8[], {xmaxs}::float8[], {ymaxs}::float8[]
     ) WITH ORDINALITY AS t (id, xmin, ymin, xmax, ymax, ordinality)
 )
+SELECT * FROM (
 {select}
+) AS f

@@ -21,6 +21,6 @@ def scratch() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        for lock in folder.rglob("pgtiles.lock"):
+        for lock in list(folder.rglob("pgtiles.lock")):
             LocalServer(lock.parent).remove()
         shutil.rmtree(folder)

@@ -13,6 +13,7 @@ FLOORS = [
     {"catalog"},
     {"database"},
     {"query"},
+    {"rasters"},
     {"layers"},
     {"read", "load"},
     {"dataset", "plot"},

@@ -1,0 +1,113 @@
+"""A table made in one transaction, in the place of an old one if need be.
+
+The rows go into a table under another name. At the very end the old one is dropped and its name taken over: until then
+everybody reads the old one, undisturbed, and a load that fails, or is killed, leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from . import catalog
+from .database import Database, _Connection
+from .errors import LoadError, MissingError
+from .template import Slot, compose
+
+
+class NewTable:
+    """The table while it is being made: statements of ``sql/`` with the slot ``table`` filled by it."""
+
+    def __init__(self, conn: _Connection, schema: str, name: str, text: str, exists: bool) -> None:
+        self._conn, self.schema, self.name, self.text, self.exists = conn, schema, name, text, exists
+        self._table = sql.Identifier(schema, f"pgtiles_{uuid.uuid4().hex}")
+
+    def execute(self, statement: str, /, **slots: Slot) -> list[tuple[Any, ...]]:
+        """Run the statement; its rows, if it returns any."""
+        cursor = self._conn.execute(compose(statement, table=self._table, **slots))
+        return cursor.fetchall() if cursor.description else []
+
+    @contextmanager
+    def rows(self, statement: str) -> Iterator[Callable[[tuple[Any, ...]], None]]:
+        """A function that sends a row by the COPY of this name."""
+        with self._conn.cursor() as cursor, cursor.copy(compose(statement, table=self._table)) as copy:
+            yield copy.write_row
+
+    def remarks(self) -> list[str]:
+        """What the server remarked since the last call."""
+        remarks, self._conn.remarks = self._conn.remarks, []
+        return remarks
+
+    def take_place(self) -> None:
+        """Drop the old table and take its name. From here on others wait to read it: what is left should be quick."""
+        final = sql.Identifier(self.schema, self.name)
+        if self.exists:
+            self._conn.execute(sql.SQL("DROP TABLE {}").format(final))
+        self._conn.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(self._table, sql.Identifier(self.name)))
+        self._table = final
+
+    def analyze(self) -> int:
+        """Have the planner know the table; its size in bytes on the server's disk, with indexes."""
+        self._conn.execute(sql.SQL("ANALYZE {}").format(self._table))
+        size = sql.SQL("SELECT pg_total_relation_size({}::regclass)").format(sql.Literal(self._table.as_string()))
+        return int((self._conn.execute(size).fetchone() or (0,))[0])
+
+
+@contextmanager
+def new_table(db: Database, table: str, replace: bool, source: str) -> Iterator[NewTable]:
+    """A table to be filled in one transaction, which is rolled back if anything is raised inside.
+
+    Args:
+        db: where.
+        table: ``table``, ``schema.table``, or quoted as in SQL.
+        replace: whether a table of that name may be dropped.
+        source: what is being loaded, for errors.
+
+    Raises:
+        LoadError: there is such a table and it may not, or can't, be dropped; or the server refuses something.
+        MissingError: there is no such schema.
+
+    """
+    *schemas, name = catalog.parts(table)
+    if len(name.encode()) > 63:
+        raise LoadError(f"table {name!r} has a name of {len(name.encode())} bytes: PostgreSQL allows 63")
+    try:
+        with db.connection() as conn, conn.transaction():
+            place = compose("new_table", schema=schemas[0] if schemas else None, name=name)
+            schema, known, text, kind = conn.execute(place).fetchone()  # type: ignore[misc]  # always one row
+            if not known:
+                where = f"schema {schema!r} is" if schema else "no schema of the search_path is"
+                make = sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema or "…")).as_string()
+                raise MissingError(f"{source} was not loaded: {where} in {db.name}; make it with: {make}")
+            if kind and not replace:
+                raise LoadError(f"{source} was not loaded: {text} is there already; replace=True (--replace) drops it first")
+            if kind and kind not in "rp":
+                raise LoadError(f"{source} was not loaded: {text} is there already, and no table: name another, or drop it")
+            if kind:
+                _try_to_drop(conn, sql.Identifier(schema, name))
+            yield NewTable(conn, schema, name, text, bool(kind))
+    except psycopg.Error as error:
+        raise _explained(error, f"{source} was not loaded into {table} of {db.name}") from error
+
+
+def _try_to_drop(conn: psycopg.Connection[Any], table: sql.Identifier) -> None:
+    """Find out now, not after hours of loading, whether it can be dropped; the lock goes with the savepoint."""
+    with conn.transaction() as trial:
+        conn.execute(sql.SQL("DROP TABLE {}").format(table))
+        raise psycopg.Rollback(trial)
+
+
+def _explained(error: psycopg.Error, what: str) -> LoadError:
+    """Driver errors in words that name the source, the reason, and what to do."""
+    said = ": ".join(filter(None, [error.diag.message_primary or str(error).strip(), error.diag.message_detail]))
+    advice = {
+        "42501": "have the owner GRANT CREATE ON SCHEMA (or the table's ownership) to this user",
+        "2BP01": "drop what depends on it first; pgtiles drops nothing that it was not told to",
+        "53100": "make room on the server's disk",
+    }.get(error.sqlstate or "")
+    return LoadError(f"{what}: {said}; {advice + '; ' if advice else ''}the database is as it was before")

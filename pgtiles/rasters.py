@@ -1,0 +1,205 @@
+"""How rasters get onto a tile's pixels: the native path where they lie on them already, the warped path where they don't.
+
+Which of the two is decided once, when a layer is opened, from the rasters' own headers; each fragment is checked again on arrival.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from psycopg import sql
+
+from . import catalog
+from .catalog import Header
+from .database import Database
+from .errors import ConfigError, DataError, MissingError, QueryError
+from .grid import Tiles
+from .query import ALIGNED, OpenLayer, findings, gate, guarded, over, relation, text_of
+from .template import compose
+from .wkb import PIXEL_TYPES
+
+if TYPE_CHECKING:
+    from sqlalchemy import Select, TextClause
+
+# PostGIS's name and the kernel's radius in pixels. PostGIS takes an unknown name for nearest neighbour, so ours are checked.
+RESAMPLING = {
+    "nearest": ("NearestNeighbour", 1),
+    "bilinear": ("Bilinear", 1),
+    "cubic": ("Cubic", 2),
+    "cubicspline": ("CubicSpline", 2),
+    "lanczos": ("Lanczos", 3),
+}
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Rasters of one kind, in a table or given by a query."""
+
+    what: str  # for messages
+    table: str | None  # its name, as the user wrote it
+    srid: int  # in which it is searched
+    header: Header
+    text: Callable[[float, float], str]  # the query, looking so many CRS units beyond the tile
+
+
+def open_rasters(
+    db: Database,
+    tiles: Tiles,
+    name: str,
+    number: int,
+    *,
+    source: str | Select[Any] | TextClause,
+    bands: Sequence[int] | None = None,
+    resampling: str = "bilinear",
+    order_by: str | None = None,
+    column: str | None = None,
+    dtype: str | None = None,
+    max_error: float | None = None,
+    srid: int | None = None,
+) -> OpenLayer:
+    """A layer of rasters (`layers.Imagery` tells the arguments), with the path that its pixels take and why."""
+    if isinstance(source, str) and catalog.is_table_name(source):
+        found = _of_table(db, source, column, order_by)
+    else:
+        if column:
+            raise ConfigError("column= goes with a table's name: a query calls its raster rast")
+        found = _of_query(db, tiles, text_of(source), order_by, srid or tiles.grid.srid)
+    grid, header = tiles.grid, found.header
+    wanted = _bands(bands, found)
+    types = [header.pixel_types[band - 1] for band in wanted]
+    stored = np.result_type(*(PIXEL_TYPES[kind] for kind in types))
+    kept = stored.name not in {"uint16", "uint32"} or dtype == "native"
+    nodata = header.nodata[wanted[0] - 1]
+    all_of_them = wanted == tuple(range(1, len(header.pixel_types) + 1))
+    pixels = sql.SQL("r.rast") if all_of_them else sql.SQL("ST_Band(r.rast, {}::int4[])").format(list(wanted))
+    said = list[str]()
+    off = off_lattice(header, tiles)
+    if off is None:
+        text = found.text(-grid.pixel[0] / 10, -grid.pixel[1] / 10)
+        source_ = guarded(text, relation(found.srid, grid.srid))
+        select = compose("native", layer=number, source=source_, pixels=pixels)
+        why = "the pixels lie on the tiles' lattice and come as they are stored"
+    else:
+        postgis_name, radius = RESAMPLING[resampling]
+        ratio = _ratio(db, tiles, header)
+        margin = math.ceil(radius * max(1.0, ratio)) + 2  # GDAL widens its kernels by the ratio when it shrinks an image
+        pixel = max(abs(header.scale[0]) + abs(header.skew[0]), abs(header.scale[1]) + abs(header.skew[1]))
+        text = found.text(margin * pixel, margin * pixel)
+        exact = resampling == "nearest" or stored.kind == "f"
+        alike = len(set(types)) == 1 and header.skew == (0, 0) and len(wanted) < 256
+        select = compose(
+            "warped", layer=number, tile=relation(found.srid, grid.srid), pixels=pixels, count=len(wanted),
+            source=guarded(text, sql.SQL("(SELECT a.* FROM around AS a WHERE a.n = this.n)")),
+            width=stored.itemsize if alike else 0, origin_x=header.upper_left[0], origin_y=header.upper_left[1],
+            scale_x=header.scale[0], scale_y=header.scale[1], margin=margin, resampling=postgis_name,
+            max_error=max_error if max_error is not None else 0.0 if exact else 0.125,
+        )  # fmt: skip
+        why = f"{off}: resampled ({resampling}) in PostGIS"
+        if found.table and header.srid == grid.srid and math.isclose(ratio, 1, rel_tol=1e-6):
+            said.append(
+                f"{off}, though SRID and resolution are the tiles' own: Grid.like(db, {found.table!r}) "
+                "puts the tiles on its lattice and is about ten times as fast"
+            )
+    return OpenLayer(
+        name, select.as_string(None), (len(wanted), *grid.shape),
+        dtype=dtype if dtype not in (None, "native") else stored.name if kept else "float32",
+        fill=0 if nodata is None else nodata, burned=False, holes=False, path="native" if off is None else "warped", why=why,
+        warnings=(*said, *findings(db, tiles, text, select, found.srid)),
+    )  # fmt: skip
+
+
+def _of_table(db: Database, name: str, column: str | None, order_by: str | None) -> _Source:
+    table = db.table(name)
+    raster = table.column("raster", column)
+    what = f"{table}.{raster}"
+    header = _one_kind(what, catalog.headers(db.query, table.identifier, raster))
+    order: sql.Composable = sql.SQL(order_by) if order_by else _key(table)  # the user's own text
+
+    def text(grow_x: float, grow_y: float) -> str:
+        slots = {"table": table.identifier, "column": sql.Identifier(raster), "order": order}
+        return compose("stored_blocks", **slots, grow_x=grow_x, grow_y=grow_y).as_string(None)
+
+    return _Source(what, name, header.srid, header, text)
+
+
+def _of_query(db: Database, tiles: Tiles, query: str, order_by: str | None, srid: int) -> _Source:
+    columns = gate(db, tiles, query, guarded(query, relation(srid, tiles.grid.srid)))
+    if "rast" not in columns:
+        raise QueryError(f"the query gives the columns {', '.join(columns) or 'none'}: expected a raster column called rast")
+    order = sql.SQL(f"ORDER BY {order_by}" if order_by else "")  # the user's own text
+    text = compose("rasters_of_query", query=sql.SQL(query), order=order).as_string(None)
+    source = guarded(text, relation(srid, tiles.grid.srid))
+    gate(db, tiles, query, source)  # order_by is her text too
+    probe = over(tiles[:16], sql.SQL("SELECT u.rast::raster AS rast FROM {}").format(source))
+    found = catalog.headers(db.query, sql.SQL("({})").format(probe), "rast")
+    if not found:
+        raise DataError("the query gives no raster for the first 16 tiles: do imagery and tiles meet?")
+    return _Source("the query", None, srid, _one_kind("the query", found), lambda grow_x, grow_y: text)
+
+
+def _key(table: catalog.Table) -> sql.Composable:
+    """What orders overlapping scenes where nobody says: the primary key, else the rows' place in the table."""
+    if table.primary_key:
+        return sql.SQL(", ").join(sql.SQL("s.") + sql.Identifier(k) for k in table.primary_key)
+    return sql.SQL("s.ctid") if table.kind in {"r", "m"} else sql.SQL("true")
+
+
+def _one_kind(what: str, found: list[Header]) -> Header:
+    if not found:
+        raise DataError(f"{what} holds no raster")
+    first = found[0]
+    for other in found[1:]:
+        if (other.srid, other.scale, other.skew, other.pixel_types) != (first.srid, first.scale, first.skew, first.pixel_types):
+            raise DataError(
+                f"{what} holds rasters of several kinds: {first.rows} rows of SRID {first.srid}, scale {first.scale}, "
+                f"bands {first.pixel_types}, and {other.rows} of SRID {other.srid}, scale {other.scale}, bands "
+                f"{other.pixel_types}: select the ones of one kind in a query"
+            )
+    if first.srid == 0:
+        raise DataError(
+            f"{what} has SRID 0, so nobody knows where it lies: say so, with UpdateRasterSRID for a table, ST_SetSRID in a query"
+        )
+    if not first.pixel_types:
+        raise DataError(f"{what} holds rasters without bands")
+    if first.out_db:
+        raise DataError(f"{what} keeps its pixels in files outside the database, which this version does not read")
+    return first
+
+
+def _bands(bands: Sequence[int] | None, found: _Source) -> tuple[int, ...]:
+    count = len(found.header.pixel_types)
+    if bands is not None and max(bands) > count:
+        raise MissingError(f"bands={tuple(bands)}: {found.what} has {count} band{'s' if count > 1 else ''}, counted from 1")
+    return tuple(bands) if bands is not None else tuple(range(1, count + 1))
+
+
+def off_lattice(header: Header, tiles: Tiles) -> str | None:
+    """Why the rasters don't lie on the tiles' lattice; None where they do, at both ends of the tiles' extent."""
+    grid = tiles.grid
+    if header.srid != grid.srid:
+        return f"stored in SRID {header.srid}, the tiles are in {grid.srid}"
+    if header.skew != (0, 0) or header.scale[0] < 0 or header.scale[1] > 0:
+        return f"not stored north-up (scale {header.scale}, skew {header.skew})"
+    scale = (header.scale[0], -header.scale[1])
+    if any(abs(s - r) / r * max(grid.shape) > ALIGNED for s, r in zip(scale, grid.pixel, strict=True)):
+        return f"stored at {scale[0]:g} × {scale[1]:g} CRS units a pixel, the tiles have {grid.pixel[0]:g} × {grid.pixel[1]:g}"
+    bounds = tiles.bounds
+    for axis, name in ((0, "x"), (1, "y")):
+        ends = np.array([bounds[:, axis].min(), bounds[:, axis + 2].max()])
+        offset = (ends - header.upper_left[axis]) / scale[axis]
+        off = float(np.abs(offset - np.rint(offset)).max())
+        if off > ALIGNED:
+            return f"the lattices are {off:.3g} px apart in {name}"
+    return None
+
+
+def _ratio(db: Database, tiles: Tiles, header: Header) -> float:
+    """How many source pixels a tile pixel spans, where the first tile lies."""
+    (x, _, _, y), (sx, sy) = tiles.bounds[0].tolist(), tiles.grid.pixel
+    slots = {"x": x, "y": y, "scale_x": sx, "scale_y": sy, "srid": tiles.grid.srid, "source_srid": header.srid}
+    width, height = db.query(compose("pixel_ratio", **slots))[0]
+    return float(max(width / math.hypot(header.scale[0], header.skew[1]), height / math.hypot(header.scale[1], header.skew[0])))

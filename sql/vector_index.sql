@@ -1,0 +1,5 @@
+-- Find features by place.
+-- slots: table
+-- rows: none
+-- index: makes the GiST on geom
+CREATE INDEX ON {table} USING gist (geom)
