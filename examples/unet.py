@@ -1,5 +1,7 @@
 """A small U-Net in plain PyTorch."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +36,7 @@ class UNet(nn.Module):
     def __init__(self, channels: int = 3, classes: int = 2, width: int = 16, depth: int = 3):
         super().__init__()
         widths = [width * 2**level for level in range(depth + 1)]
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.standardise = nn.BatchNorm2d(channels, affine=False)
         self.stem = block(channels, width)
         self.down = nn.ModuleList(block(fine, coarse) for fine, coarse in pairs)

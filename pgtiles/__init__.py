@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .dataset import TileDataset
     from .grid import Grid, Split, Tiles
     from .layers import Imagery, Labels
-    from .read import read
+    from .reading import read
     from .server import LocalServer
 
 _HOME = {
@@ -28,7 +28,7 @@ _HOME = {
     "Split": "grid",
     "TileDataset": "dataset",
     "Tiles": "grid",
-    "read": "read",
+    "read": "reading",
 }
 
 __all__ = [

@@ -20,7 +20,7 @@ from .database import Database
 from .errors import ConfigError, PgtilesError
 from .grid import Grid, Tiles
 from .layers import Imagery, Labels, Layer
-from .read import Plan, read_batch
+from .reading import Plan, read_batch
 from .server import LocalServer
 from .template import folder
 

@@ -22,7 +22,7 @@ from .database import Database
 from .errors import ConfigError, PgtilesWarning
 from .grid import Tiles
 from .layers import Layer
-from .read import Batch, Plan, read_batch
+from .reading import Batch, Plan, read_batch
 
 Sample = dict[str, Any]
 Transform = Callable[[Sample, torch.Generator], Sample]

@@ -195,12 +195,17 @@ class Labels:
             )
             geometry = metres.format(geometry, self.buffer)
         sx, sy = grid.pixel
+        beyond = sql.SQL(
+            "(SELECT ST_Collect(ARRAY[f.geom, ST_Translate(ST_PointN(e.ring, 2), -{0}, {1}), ST_Translate(ST_PointN(e.ring, 4), {0}, -{1})])"
+            " FROM tiles AS t CROSS JOIN LATERAL ST_ExteriorRing(t.geom) AS e (ring) WHERE t.n = f.tile)"
+        ).format(1.5 * sx, 1.5 * sy)
         wider = sql.SQL("ST_Expand(g.envelope, {}::float8, {}::float8)").format(2 * sx, 2 * sy)
         return compose(
             "labels", layer=number, source=source, geometry=geometry,
             value=value if "value" in columns else sql.SQL("{}::float8").format(constant),
             priority=sql.SQL("u.priority") if "priority" in columns else sql.SQL("0"),
             area_box=wider if self.all_touched else sql.SQL("g.envelope"), line_box=wider, touched=self.all_touched,
+            burned=beyond if self.all_touched else sql.SQL("f.geom"),
         )  # fmt: skip
 
 

@@ -123,7 +123,7 @@ def vector(
     """Load GeoJSON, a GeoPackage, a Shapefile, or whatever GDAL reads, into a table: fid, geom, the file's fields.
 
     Geometries are loaded as they are, in the file's order: invalid and empty ones and NULLs too, which the notes count.
-    The column geom has their type, or Geometry where they are mixed; a field's column has its name in lower case.
+    The column geom has their type, or Geometry where they are mixed; Z is kept, M is not. A field's column has its name in lower case.
 
     Args:
         db: where to.
@@ -214,7 +214,13 @@ def _constrain(new: NewTable) -> list[str]:
     """Declare what all blocks have in common; a note on each constraint that PostGIS could not make."""
     new.remarks()
     new.execute("raster_constraints", schema=new.schema, name=new.name)
-    return [f"PostGIS: {text}" for text in new.remarks() if text.startswith(("Unable", "Returned"))]
+    notes: list[str] = []
+    for text in new.remarks():  # a NOTICE for what failed, one for why, and one that sums up
+        if text.startswith("Unable") and not text.endswith("Skipping"):
+            notes.append(f"PostGIS: {text}")
+        elif text.startswith("Returned error message: ") and notes:
+            notes[-1] += text.removeprefix("Returned error message")
+    return notes
 
 
 def _settle_types(new: NewTable, file: VectorFile, srid: int) -> list[str]:

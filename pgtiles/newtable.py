@@ -76,26 +76,34 @@ def new_table(db: Database, table: str, replace: bool, source: str) -> Iterator[
     *schemas, name = catalog.parts(table)
     if len(name.encode()) > 63:
         raise LoadError(f"table {name!r} has a name of {len(name.encode())} bytes: PostgreSQL allows 63")
-    try:
-        with db.connection() as conn, conn.transaction():
-            place = compose("new_table", schema=schemas[0] if schemas else None, name=name)
-            schema, known, text, kind = conn.execute(place).fetchone()  # type: ignore[misc]  # always one row
-            if not known:
-                where = f"schema {schema!r} is" if schema else "no schema of the search_path is"
-                make = sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema or "…")).as_string()
-                raise MissingError(f"{source} was not loaded: {where} in {db.name}; make it with: {make}")
-            if kind and not replace:
-                raise LoadError(f"{source} was not loaded: {text} is there already; replace=True (--replace) drops it first")
-            if kind and kind not in "rp":
-                raise LoadError(f"{source} was not loaded: {text} is there already, and no table: name another, or drop it")
-            if kind:
-                _try_to_drop(conn, sql.Identifier(schema, name))
-            yield NewTable(conn, schema, name, text, bool(kind))
-    except psycopg.Error as error:
-        raise _explained(error, f"{source} was not loaded into {table} of {db.name}") from error
+    with db.connection() as conn:
+        try:
+            with conn.transaction():
+                schema, text, exists = _place(conn, db.name, schemas[0] if schemas else None, name, replace, source)
+                yield NewTable(conn, schema, name, text, exists)
+        except psycopg.Error as error:
+            raise _explained(error, f"{source} was not loaded into {table} of {db.name}") from error
 
 
-def _try_to_drop(conn: psycopg.Connection[Any], table: sql.Identifier) -> None:
+def _place(conn: _Connection, where: str, schema: str | None, name: str, replace: bool, source: str) -> tuple[str, str, bool]:
+    """Schema, full name, and whether there is a table of that name, which can be dropped."""
+    row = conn.execute(compose("new_table", schema=schema, name=name)).fetchone()
+    schema, known, text, kind = row  # type: ignore[misc]  # always one row
+    if schema is None:
+        raise MissingError(f"{source} was not loaded: no schema of the search_path is in {where}; name one, as schema.table")
+    if not known:
+        make = sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)).as_string()
+        raise MissingError(f"{source} was not loaded: {where} has no schema {schema!r}; make it with: {make}")
+    if kind and not replace:
+        raise LoadError(f"{source} was not loaded: {text} is there already; replace=True (--replace) drops it first")
+    if kind and kind not in "rp":
+        raise LoadError(f"{source} was not loaded: {text} is there already, and no table: name another, or drop it")
+    if kind:
+        _try_to_drop(conn, sql.Identifier(schema, name))
+    return schema, text, bool(kind)
+
+
+def _try_to_drop(conn: _Connection, table: sql.Identifier) -> None:
     """Find out now, not after hours of loading, whether it can be dropped; the lock goes with the savepoint."""
     with conn.transaction() as trial:
         conn.execute(sql.SQL("DROP TABLE {}").format(table))

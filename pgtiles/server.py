@@ -33,14 +33,9 @@ from typing import Any
 from . import template
 from .errors import DependencyError, ServerError
 
-try:
+if sys.platform != "win32":
     import fcntl
     import pwd
-except ImportError as error:
-    raise DependencyError(
-        "pgtiles makes local servers on Linux and macOS only. Here, start one with: docker compose up -d, "
-        "and name it in PGTILES_URL."
-    ) from error
 
 NAME = "pgtiles"  # of the database and of the role that owns it
 PROGRAMS = ("initdb", "pg_ctl", "postgres", "psql")
@@ -121,6 +116,40 @@ def _output(program: str | Path, *options: str) -> str:
     return subprocess.run([program, *options], capture_output=True, text=True, check=False).stdout.strip()
 
 
+def account() -> pwd.struct_passwd | None:
+    """As root: the account that runs PostgreSQL's programs in our place."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "_postgres"):
+        with suppress(KeyError):
+            return pwd.getpwnam(name)
+    raise ServerError(
+        "PostgreSQL refuses to run as root, and the account postgres, which would run it instead, does not exist: "
+        "make it (useradd --system postgres), or be an ordinary user."
+    )
+
+
+def run(program: str | Path, *args: object, folder: Path, text: str = "", **env: str) -> str:
+    """What a program says that runs in a folder, given a text, as the server's account and without our surroundings."""
+    # libpq's variables name other servers, and a Python package's PROJ and GDAL data are not for the server's libraries.
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "PROJ_", "GDAL_", "POSTGIS_"))}
+    other: dict[str, Any] = {}
+    if who := account():
+        other = {"user": who.pw_uid, "group": who.pw_gid, "extra_groups": []}
+    try:
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            [str(program), *map(str, args)], input=text, capture_output=True, encoding="utf-8", errors="replace",
+            check=False, cwd=folder, umask=0o077, env={**clean, "LC_ALL": "C", **env}, **other,
+        )  # fmt: skip
+    except OSError as error:
+        by = f" by the account {who.pw_name}, which runs PostgreSQL in place of root" if who else ""
+        raise ServerError(f"{program} can't be run{by}: {error.strerror}.") from error
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()
+        raise ServerError(f"{Path(program).name} failed for the server in {folder}:\n{said}")
+    return done.stdout.strip()
+
+
 def default_path() -> Path:
     """Where a user's server lies when nobody says otherwise."""
     if named := os.environ.get("PGTILES_HOME"):
@@ -135,11 +164,20 @@ def default_path() -> Path:
 class LocalServer:
     """A PostGIS server of one's own in a folder of one's own: made at the first start, kept until it is removed.
 
-    ``settings`` are PostgreSQL's, by name, on top of ours; they take effect when a start finds the server down.
-    As a context manager it stops at the end what it started at the beginning, and leaves alone what ran before.
+    ``path`` is the folder, of one user and nobody else; without it, the user's data folder. ``settings`` are PostgreSQL's, by
+    name, on top of ours; they take effect when a start finds the server down. As a context manager it stops at the end what
+    it started at the beginning, and leaves alone what ran before.
+
+    The role ``pgtiles`` in the URL is the server's superuser. Its log is too short for replicas: who wants some gives
+    ``{"wal_level": "replica", "max_wal_senders": "10"}``.
     """
 
     def __init__(self, path: str | Path | None = None, *, settings: Mapping[str, str] | None = None) -> None:
+        if sys.platform == "win32":
+            raise DependencyError(
+                "pgtiles makes local servers on Linux and macOS only. Here, start one with `docker compose up -d` "
+                "and name it in PGTILES_URL."
+            )
         self.path = (Path(path) if path is not None else default_path()).expanduser().resolve()
         if wrong := sorted(set(str(self.path)) & set("\"'`\\$,\n")):
             raise ServerError(
@@ -241,12 +279,14 @@ class LocalServer:
                 raise ServerError(f"The folder {self.path} belongs to {owner}: be {owner}, or give another path.")
             if any(self.path.iterdir()) and not (self.path / "pgtiles.lock").exists():
                 raise ServerError(f"The folder {self.path} holds something else: give an empty one, or a new path.")
-            self.path.chmod(0o711 if self._account else 0o700)
+            self.path.chmod(0o711 if account() else 0o700)
         except OSError as error:
             raise ServerError(
                 f"The folder {self.path} can't be used: {error.strerror}. Give a path where you may write, "
                 "here or in PGTILES_HOME."
             ) from error
+        if not account():
+            return
         try:
             self._run("sh", "-c", 'cd "$0"', self.path)
         except ServerError as error:
@@ -314,13 +354,13 @@ class LocalServer:
         file = self.data / "postmaster.pid"
         if file.exists():
             pid, _, rest = file.read_text().partition("\n")
-            command = ""
+            command = b""
             if Path("/proc/self").exists():
                 with suppress(OSError):  # nobody has that pid
-                    command = Path("/proc", pid, "cmdline").read_text()
+                    command = Path("/proc", pid, "cmdline").read_bytes()
             else:
-                command = _output("ps", "-o", "args=", "-p", pid)
-            if str(self.data) not in command:
+                command = _output("ps", "-o", "args=", "-p", pid).encode()
+            if os.fsencode(self.data) not in command:
                 self._run("tee", file, text=f"{os.getpid()}\n{rest}")
 
     def _configure(self) -> None:
@@ -346,7 +386,11 @@ class LocalServer:
         }
         quoted = {k: str(v).replace("\\", "\\\\").replace("'", "''").replace("\n", "\\n") for k, v in settings.items()}
         lines = [f"{name} = '{value}'\n" for name, value in quoted.items()]
-        self._write("pgtiles.conf", "# Written by pgtiles at each start: use ALTER SYSTEM.\n" + "".join(lines), 0o644)
+        self._write(
+            "pgtiles.conf",
+            "".join(["# Written at each start. To change a setting for good, use ALTER SYSTEM.\n", *lines]),
+            0o644,
+        )
 
     def _free_port(self) -> int:
         kept = int(self._conf("port")) if (self.path / "pgtiles.conf").exists() else 0
@@ -369,7 +413,7 @@ class LocalServer:
         try:
             return (self.path / name).read_text("utf-8")
         except OSError as error:
-            raise ServerError(f"There is no server in {self.path} yet ({name}: {error.strerror}): start() makes it.") from error
+            raise ServerError(f"No server of yours is in {self.path} ({name}: {error.strerror}): start() makes one.") from error
 
     def _write(self, name: str, text: str, mode: int) -> None:
         file = self.path / name
@@ -379,43 +423,13 @@ class LocalServer:
             opened.write(text)
 
     def _hand_over(self, *files: Path) -> None:
-        if self._account:
+        if who := account():
             for file in files:
-                os.chown(file, self._account.pw_uid, self._account.pw_gid)
-
-    @cached_property
-    def _account(self) -> pwd.struct_passwd | None:
-        """As root: the account that runs PostgreSQL's programs in our place."""
-        if os.geteuid() != 0:
-            return None
-        for name in ("postgres", "_postgres"):
-            with suppress(KeyError):
-                return pwd.getpwnam(name)
-        raise ServerError(
-            "PostgreSQL refuses to run as root, and the account postgres, which would run it instead, does not exist: "
-            "make it (useradd --system postgres), or be an ordinary user."
-        )
+                os.chown(file, who.pw_uid, who.pw_gid)
 
     def _run(self, program: str, *args: object, text: str = "", **env: str) -> str:
-        """What a program says, PostgreSQL's or the system's, run as the server's account without our surroundings."""
-        # libpq's variables name other servers; a Python package's PROJ and GDAL data don't fit the server's libraries.
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "PROJ_", "GDAL_", "POSTGIS_"))}
-        as_account: dict[str, Any] = {}
-        if account := self._account:
-            as_account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-        command = [str(self.bindir / program) if program in PROGRAMS else program, *map(str, args)]
-        try:
-            done: subprocess.CompletedProcess[str] = subprocess.run(
-                command, input=text, capture_output=True, encoding="utf-8", errors="replace", check=False,
-                cwd=self.path, umask=0o077, env={**clean, "LC_ALL": "C", **env}, **as_account,
-            )  # fmt: skip
-        except PermissionError as error:
-            who = f"the account {account.pw_name}, which runs PostgreSQL in place of root" if account else "you"
-            raise ServerError(f"{command[0]} can't be run by {who}: {error.strerror}.") from error
-        if done.returncode:
-            said = (done.stderr or done.stdout).strip()
-            raise ServerError(f"{program} failed for the server in {self.path}:\n{said}")
-        return done.stdout.strip()
+        """Run a program of ours, or one of the system's, in our folder."""
+        return run(self.bindir / program if program in PROGRAMS else program, *args, folder=self.path, text=text, **env)
 
     def _psql(self, script: str) -> str:
         """What our own database's server answers to a script: asked at the socket, where nobody else can answer."""

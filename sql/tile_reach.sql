@@ -20,10 +20,14 @@
     ) AS c
     CROSS JOIN LATERAL (
         SELECT
-            ST_Transform(ST_Translate(c.centre, -c.half_x, 0), 4326)::geography
-            <-> ST_Transform(ST_Translate(c.centre, c.half_x, 0), 4326)::geography AS ground_x,
-            ST_Transform(ST_Translate(c.centre, 0, -c.half_y), 4326)::geography
-            <-> ST_Transform(ST_Translate(c.centre, 0, c.half_y), 4326)::geography AS ground_y
+            ST_Distance(
+                ST_Transform(ST_Translate(c.centre, -c.half_x, 0), 4326)::geography,
+                ST_Transform(ST_Translate(c.centre, c.half_x, 0), 4326)::geography
+            ) AS ground_x,
+            ST_Distance(
+                ST_Transform(ST_Translate(c.centre, 0, -c.half_y), 4326)::geography,
+                ST_Transform(ST_Translate(c.centre, 0, c.half_y), 4326)::geography
+            ) AS ground_y
     ) AS d
     CROSS JOIN LATERAL (
         SELECT d.ground_x / (2 * c.half_x) AS metre_x, d.ground_y / (2 * c.half_y) AS metre_y

@@ -42,7 +42,7 @@ def server_url():
     shutil.rmtree(path)
 
 
-def _extensions(host, port, user, password, dbname):
+def _extensions(*, host, port, user, password, dbname, **_):
     with psycopg.connect(host=host, port=port, user=user, password=password, dbname=dbname, autocommit=True) as conn:
         conn.execute((folder() / "init.sql").read_text())
 

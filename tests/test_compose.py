@@ -200,9 +200,7 @@ def test_rasters_in_files_are_read(server, fresh, init):
         reader = make_url(fresh).set(username="reader", password="reads").render_as_string(hide_password=False)
         for url in (fresh, reader):
             with psycopg.connect(url) as reading:
-                told = reading.execute(
-                    "SELECT (ST_BandMetadata(rast)).isoutdb, ST_Value(rast, 2, 2) FROM scene"
-                ).fetchone()
+                told = reading.execute("SELECT (ST_BandMetadata(rast)).isoutdb, ST_Value(rast, 2, 2) FROM scene").fetchone()
             assert told == (True, 77)
         connection.execute("DROP OWNED BY reader")
         connection.execute("DROP ROLE reader")

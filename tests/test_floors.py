@@ -15,7 +15,7 @@ FLOORS = [
     {"query"},
     {"rasters"},
     {"layers"},
-    {"read", "load"},
+    {"reading", "load"},
     {"dataset", "plot"},
     {"cli"},
     {"__init__", "__main__"},

@@ -43,7 +43,8 @@ def made(folder):
 @pytest.fixture
 def server(made):
     """One server for all tests: whatever the test before did to it, this one gets it running and well."""
-    made.start()
+    if not made.running:
+        made.start()
     return made
 
 
@@ -84,8 +85,7 @@ def test_a_server_is_ready_to_use(server):
         extensions = {name for (name,) in connection.execute("SELECT extname FROM pg_extension")}
         assert {"postgis", "postgis_raster"} <= extensions
         encoding, lower, order = connection.execute(
-            "SELECT current_setting('server_encoding'), lower('ÉÄ'),"
-            " ARRAY(SELECT unnest('{b,A,a,B}'::text[]) ORDER BY 1)"
+            "SELECT current_setting('server_encoding'), lower('ÉÄ'), ARRAY(SELECT unnest('{b,A,a,B}'::text[]) ORDER BY 1)"
         ).fetchone()
     assert (encoding, lower, order) == ("UTF8", "éä", ["A", "B", "a", "b"])
     assert server.version.startswith("PostgreSQL ")
@@ -159,13 +159,19 @@ def test_nobody_else_reads_what_is_private(server):
 
 
 def test_surroundings_do_not_leak_in(server, monkeypatch):
-    """Variables of another server would lead psql astray, and a Python package's PROJ data break ST_Transform."""
+    """libpq's variables would lead psql astray; what a Python package tells PROJ and GDAL is not for the server's."""
     server.stop()
-    for name in ("PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE", "PGOPTIONS", "PROJ_LIB", "PROJ_DATA"):
+    names = ("PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE", "PGOPTIONS", "PROJ_DATA", "GDAL_DATA")
+    for name in names:
         monkeypatch.setenv(name, "/nowhere")
     server.start()
     monkeypatch.undo()
-    assert one(server, "SELECT round(ST_X(ST_Transform(ST_Point(9, 0, 4326), 32632)))") == 500_000
+    with psycopg.connect(server.url) as connection:
+        connection.execute("CREATE TEMP TABLE environment (line text)")
+        connection.execute("COPY environment FROM PROGRAM 'env' (DELIMITER E'\\x01')")
+        told = [line for (line,) in connection.execute("SELECT line FROM environment")]
+    assert any(line.startswith("PATH=") for line in told)
+    assert not [line for line in told if line.endswith("=/nowhere")]
 
 
 def test_settings_take_effect_at_a_start(server):
@@ -193,6 +199,14 @@ def test_a_start_that_fails_shows_the_log(server):
     assert server.start() is True
 
 
+def test_a_start_that_can_not_be_finished_leaves_no_server(server):
+    server.stop()
+    frozen = LocalServer(server.path, settings={**QUICK, "default_transaction_read_only": "on"})
+    with pytest.raises(ServerError, match=r"(?s)psql failed for .* in a read-only transaction"), frozen:
+        pass
+    assert not frozen.running
+
+
 def test_a_context_stops_what_it_started_and_nothing_else(server):
     with LocalServer(server.path):
         pass
@@ -212,7 +226,7 @@ def test_killed_in_the_middle_of_a_query(server):
     assert one(server, "SELECT count(*) FROM pg_class WHERE relname = 'crashed'") == 0
     with psycopg.connect(server.url) as connection:
         connection.execute("CREATE TABLE crashed AS SELECT 7 AS answer")
-    begun = threading.Event()
+    url, begun = server.url, threading.Event()
 
     def query():
         with suppress(psycopg.OperationalError), psycopg.connect(server.url) as connection:
@@ -229,6 +243,7 @@ def test_killed_in_the_middle_of_a_query(server):
     assert server.stop() is False
     assert server.start() is True
     thread.join()
+    assert server.url == url
     assert one(server, "SELECT answer FROM crashed") == 7
 
 
@@ -309,7 +324,7 @@ def test_a_path_too_long_for_a_socket(folder):
 def test_before_there_is_a_server(folder):
     server = LocalServer(folder / "nothing")
     assert not server.running
-    with pytest.raises(ServerError, match=r"no server in .*nothing yet .*start\(\) makes it"):
+    with pytest.raises(ServerError, match=r"No server of yours is in .*nothing .*start\(\) makes one"):
         _ = server.url
 
 
