@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from . import errors, load, plot, tile
+    from . import errors, load, plot, samples, tile
     from .database import Database
     from .dataset import TileDataset
     from .grid import Grid, Split, Tiles
@@ -33,7 +33,7 @@ _HOME = {
 
 __all__ = [
     "Database", "Grid", "Imagery", "Labels", "LocalServer", "Split", "TileDataset", "Tiles",
-    "errors", "load", "plot", "read", "tile",
+    "errors", "load", "plot", "read", "samples", "tile",
 ]  # fmt: skip
 
 

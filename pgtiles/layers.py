@@ -169,9 +169,9 @@ class Labels:
             value = sql.SQL("t.") + sql.Identifier(table.require(self.value).name)
         text = compose(
             "features_of_table", column=sql.Identifier(column), table=table.identifier, value=value,
-            condition=sql.SQL(self.where or "true"),  # the user's own text
+            condition=sql.SQL(query.text_of(self.where or "true")),  # the user's own text
         )  # fmt: skip
-        return srid, query.text_of(text.as_string(None))
+        return srid, text.as_string(None)
 
     def _select(self, number: int, source: sql.Composed, columns: dict[str, str], grid: Grid) -> sql.Composed:
         if "geom" not in columns:

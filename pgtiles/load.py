@@ -59,7 +59,7 @@ def raster(
         files: one or several, of one CRS, pixel type, number of bands and nodata value.
         table: ``table``, ``schema.table``, or quoted as in SQL.
         srid: of the files, where their CRS is missing or has no code; nothing is reprojected.
-        replace: drop a table of that name.
+        replace: drop a table of that name; who may read it may read the new one.
         block: pixels a side; those at the right and lower edge are smaller. 128 is fast to read at random places.
         progress: is told the number of blocks done, and of all.
 
@@ -80,7 +80,7 @@ def raster(
         raise ConfigError(
             f"block={block} makes blocks of {size // 10**6} MB: at most {MAX_BLOCK_BYTES // 10**6} MB are allowed"
         )
-    notes = [f"{file.path}: {note}" for file in found for note in file.notes]
+    notes = _notes(found)
     for file in found[1:]:
         _require_same(first, file, "number of bands", first.bands, file.bands)
         _require_same(first, file, "pixel type", first.dtype, file.dtype)
@@ -88,6 +88,8 @@ def raster(
         if not first.same_lattice(file):
             notes.append(f"{file.path}: its pixels do not lie on the lattice of {first.path}'s: one of them is read by a warp")
 
+    if db.require_postgis() < (3, 7) and first.dtype == "float16":
+        raise LoadError(f"{first.path} has float16 pixels, new in PostGIS 3.7: gdal_translate -ot Float32 {first.path} out.tif")
     source = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
     with new_table(db, table, replace, source) as new:
         srids = [_srid(new, file, srid, notes) for file in found]
@@ -103,10 +105,10 @@ def raster(
                     send((rows, wkb.hex(), name))
                     if progress:
                         progress(rows, total)
+        notes += _constrain(new)
         new.take_place()
         new.execute("raster_key", next=rows + 1)
         new.execute("raster_index")
-        notes += _constrain(new)
         return Loaded(new.text, rows, srids[0], new.analyze(), tuple(notes))
 
 
@@ -123,7 +125,8 @@ def vector(
     """Load GeoJSON, a GeoPackage, a Shapefile, or whatever GDAL reads, into a table: fid, geom, the file's fields.
 
     Geometries are loaded as they are, in the file's order: invalid and empty ones and NULLs too, which the notes count.
-    The column geom has their type, or Geometry where they are mixed; Z is kept, M is not. A field's column has its name in lower case.
+    The column geom has their type, or Geometry where they are mixed; Z is kept, M is not. A field's column has its name in
+    lower case.
 
     Args:
         db: where to.
@@ -131,7 +134,7 @@ def vector(
         table: ``table``, ``schema.table``, or quoted as in SQL.
         layer: which one, where the file has several.
         srid: of the file, where its CRS is missing or has no code; nothing is reprojected.
-        replace: drop a table of that name.
+        replace: drop a table of that name; who may read it may read the new one.
         progress: is told the number of features done, and of all.
 
     Raises:
@@ -141,6 +144,7 @@ def vector(
 
     """
     found = vectorfile.describe(_path(file), layer)
+    db.require_postgis()
     notes = list(found.notes)
     with new_table(db, table, replace, found.path) as new:
         srid = _srid(new, found, srid, notes)
@@ -170,6 +174,15 @@ def _path(file: File) -> str:
     if Path(name).is_file() and not Path(name).stat().st_size:
         raise LoadError(f"{name} is empty (0 bytes)")
     return name
+
+
+def _notes(files: Sequence[RasterFile]) -> list[str]:
+    """What is to be said of the files, each thing once."""
+    said: dict[str, list[str]] = {}
+    for file in files:
+        for note in file.notes:
+            said.setdefault(note, []).append(file.path)
+    return [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {note}" for note, paths in said.items()]
 
 
 def _names(paths: Sequence[str]) -> list[str]:
@@ -213,13 +226,13 @@ def _srid(new: NewTable, file: RasterFile | VectorFile, given: int | None, notes
 def _constrain(new: NewTable) -> list[str]:
     """Declare what all blocks have in common; a note on each constraint that PostGIS could not make."""
     new.remarks()
-    new.execute("raster_constraints", schema=new.schema, name=new.name)
+    new.execute("raster_constraints", schema=new.schema, name=new.working_name)
     notes: list[str] = []
     for text in new.remarks():  # a NOTICE for what failed, one for why, and one that sums up
         if text.startswith("Unable") and not text.endswith("Skipping"):
             notes.append(f"PostGIS: {text}")
         elif text.startswith("Returned error message: ") and notes:
-            notes[-1] += text.removeprefix("Returned error message")
+            notes[-1] += text.removeprefix("Returned error message").replace(new.working_name, new.name)
     return notes
 
 

@@ -16,7 +16,7 @@ from psycopg import sql
 
 from . import catalog
 from .database import Database, _Connection
-from .errors import LoadError, MissingError
+from .errors import ConfigError, LoadError, MissingError
 from .template import Slot, compose
 
 
@@ -24,8 +24,9 @@ class NewTable:
     """The table while it is being made: statements of ``sql/`` with the slot ``table`` filled by it."""
 
     def __init__(self, conn: _Connection, schema: str, name: str, text: str, exists: bool) -> None:
-        self._conn, self.schema, self.name, self.text, self.exists = conn, schema, name, text, exists
-        self._table = sql.Identifier(schema, f"pgtiles_{uuid.uuid4().hex}")
+        self._conn, self.schema, self.name, self.text, self._exists = conn, schema, name, text, exists
+        self.working_name = f"pgtiles_{uuid.uuid4().hex}"
+        self._table = sql.Identifier(schema, self.working_name)
 
     def execute(self, statement: str, /, **slots: Slot) -> list[tuple[Any, ...]]:
         """Run the statement; its rows, if it returns any."""
@@ -45,11 +46,14 @@ class NewTable:
 
     def take_place(self) -> None:
         """Drop the old table and take its name. From here on others wait to read it: what is left should be quick."""
-        final = sql.Identifier(self.schema, self.name)
-        if self.exists:
+        final, grants = sql.Identifier(self.schema, self.name), []
+        if self._exists:
+            grants = self._conn.execute(compose("grants", table=final.as_string())).fetchall()
             self._conn.execute(sql.SQL("DROP TABLE {}").format(final))
         self._conn.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(self._table, sql.Identifier(self.name)))
         self._table = final
+        for (grant,) in grants:
+            self._conn.execute(grant.encode())
 
     def analyze(self) -> int:
         """Have the planner know the table; its size in bytes on the server's disk, with indexes."""
@@ -70,12 +74,13 @@ def new_table(db: Database, table: str, replace: bool, source: str) -> Iterator[
 
     Raises:
         LoadError: there is such a table and it may not, or can't, be dropped; or the server refuses something.
-        MissingError: there is no such schema.
+        MissingError: there is no such schema, or no PostGIS.
+        ConfigError: ``table`` can't be a table's name.
 
     """
     *schemas, name = catalog.parts(table)
     if len(name.encode()) > 63:
-        raise LoadError(f"table {name!r} has a name of {len(name.encode())} bytes: PostgreSQL allows 63")
+        raise ConfigError(f"table {name!r} has a name of {len(name.encode())} bytes: PostgreSQL allows 63")
     with db.connection() as conn:
         try:
             with conn.transaction():

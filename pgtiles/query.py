@@ -50,16 +50,19 @@ class OpenLayer:
 def text_of(source: str | Select[Any] | TextClause) -> str:
     """A query as plain SQL: without its last semicolon; an SQLAlchemy statement with its parameters written out.
 
-    Raises `QueryError` where a bracket closes that was never opened: the query stands in brackets of ours.
+    Raises `QueryError` where a second statement follows, or a bracket closes that was never opened: the query stands in
+    brackets of ours.
     """
     text = source if isinstance(source, str) else _rendered(source)
-    depth, ends = 0, list[int]()  # of the semicolons behind which nothing but semicolons comes
+    depth, ends = 0, list[int]()  # where the semicolons are that end it
     empty = True
     for start, token in _tokens(text):
         depth += (token == "(") - (token == ")")
         if depth < 0:
             raise QueryError(f"the query closes a bracket that it never opened\n{pointer(text, start + 1)}")
-        ends = [*ends, start] if token == ";" else []
+        if ends and token != ";":
+            raise QueryError(f"the query holds more than one statement: give one SELECT\n{pointer(text, ends[0] + 1)}")
+        ends += [start] if token == ";" else []
         empty = empty and token == ";"
     if empty:
         raise QueryError("the query is empty: expected a SELECT that gives geom or rast")
@@ -141,19 +144,12 @@ def explained(error: QueryError, query: str, statement: str) -> QueryError:
     start = statement.find(query)
     if error.position and 0 <= error.position - 1 - start <= len(query):
         said += "\n" + pointer(query, error.position - start)
-    if "multiple commands" in said:
-        said = "the query holds more than one statement: give one SELECT\n" + pointer(query, _second(query))
-    elif "is ambiguous" in said and (name := re.search(r'"(id|geom|rast|n|ref|envelope|metre_[xy])" is ambiguous', said)):
+    if "is ambiguous" in said and (name := re.search(r'"(id|geom|rast|n|ref|envelope|metre_[xy])" is ambiguous', said)):
         said += (
             f"\nno table in the query has a column {name[1]}: name the one that is meant (osm2pgsql calls its geometry way), "
             f"or write tile.{name[1]} where the tile's own is meant"
         )
     return QueryError(said)
-
-
-def _second(query: str) -> int:
-    at = [start for start, token in _tokens(query) if token == ";"]
-    return (at[0] if at else 0) + 1
 
 
 def findings(db: Database, tiles: Tiles, query: str, select: sql.Composed, source_srid: int) -> list[str]:

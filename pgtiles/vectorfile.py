@@ -17,6 +17,8 @@ import numpy as np
 from .errors import ConfigError, DependencyError, LoadError, MissingError
 
 CHUNK = 50_000  # features to hold at a time
+# Formats that are opened in no time. Others (GeoJSON above all) are parsed anew for every chunk, so theirs is larger.
+INDEXED = ("GPKG", "ESRI Shapefile", "FlatGeobuf", "OpenFileGDB", "SQLite")
 OURS = ("fid", "geom")
 # A table has these already, if out of sight: a column of that name is refused by PostgreSQL.
 SYSTEM = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
@@ -62,6 +64,8 @@ class VectorFile:
     path: str
     layer: str
     features: int
+    chunk: int
+    """Features to hold at a time."""
     fields: tuple[Field, ...]
     crs: str | None
     """For people: its code or WKT; None where the file has none."""
@@ -97,7 +101,8 @@ def describe(path: str, layer: str | None) -> VectorFile:
         crs = "EPSG:4326"  # GDAL's name for it where there are heights; in PostGIS GeoJSON is 4326 in any case
     code = re.fullmatch(r"(\w+):(\w+)", crs or "")
     authority = ("EPSG", "4326") if crs == "OGC:CRS84" else code and (code[1], code[2])
-    return VectorFile(path, layer, info["features"], fields, crs, authority or None, (*notes, *remarks))
+    chunk = CHUNK if info["driver"] in INDEXED else 10 * CHUNK
+    return VectorFile(path, layer, info["features"], chunk, fields, crs, authority or None, (*notes, *remarks))
 
 
 def _layer(path: str, wanted: str | None, layers: Sequence[Sequence[Any]]) -> str:
@@ -145,10 +150,10 @@ def rows(file: VectorFile, remark: Callable[[str], None]) -> Iterator[tuple[Any,
 
     """
     pyogrio = _pyogrio()
-    for skip in range(0, file.features, CHUNK):
+    for skip in range(0, file.features, file.chunk):
         with _reading(file.path) as remarks:
             _, fids, geometries, arrays = pyogrio.raw.read(
-                file.path, layer=file.layer, skip_features=skip, max_features=CHUNK,
+                file.path, layer=file.layer, skip_features=skip, max_features=file.chunk,
                 return_fids=True, datetime_as_string=True,
             )  # fmt: skip
             columns = [_values(file, field, array, fids) for field, array in zip(file.fields, arrays, strict=True)]

@@ -23,30 +23,18 @@ from pgtiles.errors import ConfigError, WKBError
 Pixels = npt.NDArray[Any]
 Number = int | float
 
-_OUTDB, _HAS_NODATA, _TYPE = (
-    0x80,
-    0x40,
-    0x0F,
-)  # of a band's flags; 0x20 is set and cleared late by PostGIS: never trusted
+# Of a band's flags. 0x20, all pixels are nodata, is set by PostGIS on its own and cleared late: never trusted.
+_OUTDB, _HAS_NODATA, _TYPE = 0x80, 0x40, 0x0F
 _HEADER_SIZE: Final = 61
 _MAX_SIZE: Final = 65535  # of width, height and number of bands: u16
 _MAX_SRID: Final = 999_999  # PostGIS folds a greater SRID into its range with a mere notice
 
-# name, NumPy type and greatest value of each pixel type, by its number; None where the NumPy type says it
+# PostGIS's name and the NumPy type of each pixel type, by its number. 16BF is new in PostGIS 3.7.
 _TYPES: Final = (
-    ("1BB", "u1", 1),
-    ("2BUI", "u1", 3),
-    ("4BUI", "u1", 15),
-    ("8BSI", "i1", None),
-    ("8BUI", "u1", None),
-    ("16BSI", "i2", None),
-    ("16BUI", "u2", None),
-    ("32BSI", "i4", None),
-    ("32BUI", "u4", None),
-    ("16BF", "f2", None),  # since PostGIS 3.7
-    ("32BF", "f4", None),
-    ("64BF", "f8", None),
-)
+    ("1BB", "u1"), ("2BUI", "u1"), ("4BUI", "u1"), ("8BSI", "i1"), ("8BUI", "u1"), ("16BSI", "i2"),
+    ("16BUI", "u2"), ("32BSI", "i4"), ("32BUI", "u4"), ("16BF", "f2"), ("32BF", "f4"), ("64BF", "f8"),
+)  # fmt: skip
+_NARROW: Final = {"1BB": 1, "2BUI": 3, "4BUI": 15}  # greatest value of those that do not fill their NumPy type
 
 
 class _Kind(NamedTuple):
@@ -56,23 +44,28 @@ class _Kind(NamedTuple):
     dtype: np.dtype[Any]
     size: int  # bytes a pixel
     value: struct.Struct  # of one value
-    maximum: int | None  # where it is less than the dtype's
+    narrow: bool  # whether it holds less than its dtype
+    low: int  # with high, the whole numbers that it holds without a gap
+    high: int
     number: int
 
 
-def _kinds(order: str) -> tuple[_Kind, ...]:
-    kinds = []
-    for number, (name, code, maximum) in enumerate(_TYPES):
-        dtype = np.dtype(order + code)
-        kinds.append(_Kind(name, dtype, dtype.itemsize, struct.Struct(order + dtype.char), maximum, number))
-    return tuple(kinds)
+def _kind(number: int, order: str) -> _Kind:
+    name, code = _TYPES[number]
+    dtype = np.dtype(order + code)
+    if dtype.kind == "f":
+        high = 2 ** (np.finfo(dtype).nmant + 1)
+        low = -high
+    else:
+        low, high = int(np.iinfo(dtype).min), _NARROW.get(name, int(np.iinfo(dtype).max))
+    return _Kind(name, dtype, dtype.itemsize, struct.Struct(order + dtype.char), name in _NARROW, low, high, number)
 
 
 _HEADERS: Final = (struct.Struct(">BHH6diHH"), struct.Struct("<BHH6diHH"))  # by the byte order's number
-_KINDS: Final = (_kinds(">"), _kinds("<"))
-PIXEL_TYPES: Final = {name: np.dtype(code) for name, code, _ in _TYPES}
+_KINDS: Final = tuple(tuple(_kind(number, order) for number in range(len(_TYPES))) for order in "><")
+PIXEL_TYPES: Final = {name: np.dtype(code) for name, code in _TYPES}
 """NumPy type of each pixel type, by its PostGIS name."""
-_DEFAULT: Final = {np.dtype(code): name for name, code, maximum in _TYPES if maximum is None} | {np.dtype(bool): "1BB"}
+_DEFAULT: Final = {np.dtype(code): name for name, code in _TYPES if name not in _NARROW} | {np.dtype(bool): "1BB"}
 
 
 class OutDb(NamedTuple):
@@ -213,20 +206,19 @@ def _pixels(view: memoryview, bands: Sequence[_Band], height: int, width: int) -
     """The pixels (bands, height, width) of in-db bands."""
     if not bands:
         return np.empty((0, height, width), np.uint8)
-    kind, _, _, start = bands[0]
-    for band in bands:
-        if band[0].dtype is not kind.dtype:
-            arrays = [np.ndarray((height, width), kind.dtype, view, start) for kind, _, _, start in bands]
-            pixels = np.stack(arrays)
-            pixels.flags.writeable = False
-            break
-    else:  # bands of one width lie at equal distances: one strided view is all of them
-        strides = (1 + kind.size * (1 + height * width), width * kind.size, kind.size)
-        pixels = np.ndarray((len(bands), height, width), kind.dtype, view, start, strides)
-    for number, band in enumerate(bands):
-        most = band[0].maximum
-        if most is not None and (pixels[number] > most).any():
-            raise WKBError(f"band {number + 1} is {band[0].name}, at most {most} a pixel, but holds {pixels[number].max()}")
+    kinds = [band[0] for band in bands]
+    first, start = kinds[0], bands[0][3]
+    if kinds.count(first) == len(kinds) or all(kind.dtype == first.dtype for kind in kinds):
+        # Bands of one width lie at equal distances: one strided view is all of them.
+        strides = (1 + first.size * (1 + height * width), width * first.size, first.size)
+        pixels = np.ndarray((len(bands), height, width), first.dtype, view, start, strides)
+    else:
+        pixels = np.stack([np.ndarray((height, width), kind.dtype, view, start) for kind, _, _, start in bands])
+        pixels.flags.writeable = False
+    for number, kind in enumerate(kinds):
+        if kind.narrow and (pixels[number] > kind.high).any():
+            most = pixels[number].max()
+            raise WKBError(f"band {number + 1} is {kind.name}, at most {kind.high} a pixel, but holds {most}")
     return pixels
 
 
@@ -259,18 +251,20 @@ def encode(
 
     """
     array = _array(pixels)
-    kind = _kind(array.dtype, pixel_type, byte_order)
+    if byte_order not in ("<", ">"):
+        raise ConfigError(f"byte_order {byte_order!r} is not allowed: '<' (little endian) and '>' (big endian) are")
+    if not isinstance(srid, int | np.integer) or not 0 <= srid <= _MAX_SRID:
+        raise ConfigError(f"srid {srid!r} is not allowed: 0 (none) to {_MAX_SRID} is")
+    order = "><".index(byte_order)
+    kind = _KINDS[order][_type_number(array.dtype, pixel_type)]
     _check_fit(array, kind, "pixels")
     values = _nodata(nodata, len(array), kind)
-    if not 0 <= srid <= _MAX_SRID:
-        raise ConfigError(f"srid {srid} is not allowed: 0 (none) to {_MAX_SRID} is")
-    order = "><".index(byte_order)
     height, width = array.shape[1:]
     try:
         header = _HEADERS[order].pack(order, 0, len(array), *scale, *upper_left, *skew, srid, width, height)
     except (struct.error, TypeError):
-        given = f"upper_left {upper_left}, scale {scale}, skew {skew}, srid {srid!r}"
-        raise ConfigError(f"the first three are pairs of numbers (x, y), srid is a whole number: {given}") from None
+        given = f"upper_left {upper_left}, scale {scale}, skew {skew}"
+        raise ConfigError(f"pairs of numbers (x, y) are allowed, not {given}") from None
     array = np.ascontiguousarray(array, kind.dtype)
     parts: list[bytes | memoryview] = [header]
     for band, value in zip(array, values, strict=True):
@@ -296,19 +290,17 @@ def _array(pixels: npt.ArrayLike) -> Pixels:
     return array
 
 
-def _kind(dtype: np.dtype[Any], pixel_type: str | None, byte_order: str) -> _Kind:
-    """The pixel type that is asked for, or else that of ``dtype``."""
-    if byte_order not in ("<", ">"):
-        raise ConfigError(f"byte_order {byte_order!r} is not allowed: '<' (little endian) and '>' (big endian) are")
+def _type_number(dtype: np.dtype[Any], pixel_type: str | None) -> int:
+    """The number of the pixel type that is asked for, or else of that of ``dtype``."""
     if pixel_type is None:
         pixel_type = _DEFAULT.get(dtype.newbyteorder("="))
         if pixel_type is None:
             hint = "give pixels.astype('int32') or .astype('float64'), or a pixel_type that holds their values"
             raise ConfigError(f"pixels are {dtype}, which PostGIS lacks: {hint}")
-    kinds = {kind.name: kind for kind in _KINDS["><".index(byte_order)]}
-    if pixel_type not in kinds:
-        raise ConfigError(f"pixel_type {pixel_type!r} is not known: {', '.join(kinds)} are")
-    return kinds[pixel_type]
+    names = list(PIXEL_TYPES)
+    if pixel_type not in names:
+        raise ConfigError(f"pixel_type {pixel_type!r} is not known: {', '.join(names)} are")
+    return names.index(pixel_type)
 
 
 def _nodata(nodata: Number | Sequence[Number | None] | None, bands: int, kind: _Kind) -> list[Number | None]:
@@ -327,26 +319,18 @@ def _check_fit(values: Pixels, kind: _Kind, what: str) -> None:
     source, target = values.dtype, kind.dtype
     if source.kind not in "biuf":
         raise ConfigError(f"{what} {values} is not a number that {kind.name} can hold")
-    if source.newbyteorder("=") == target.newbyteorder("=") and kind.maximum is None:
+    if source.newbyteorder("=") == target.newbyteorder("=") and not kind.narrow:
         return
+    low: float = kind.low
+    high: float = kind.high
     if source.kind == target.kind == "f":
-        low, high = -float(np.finfo(target).max), float(np.finfo(target).max)
+        low, high = float(np.finfo(target).min), float(np.finfo(target).max)
         with np.errstate(over="ignore"):
             wrong = np.isinf(values.astype(target)) & np.isfinite(values)
     else:
-        low, high = _whole_numbers(kind)
         wrong = (values < low) | (values > high)
         if source.kind == "f":
             wrong |= ~np.isfinite(values) | (np.trunc(values) != values)
     if wrong.any():
         whole = "whole numbers" if source.kind == "f" and target.kind != "f" else "values"
         raise ConfigError(f"{what}: {values[wrong].flat[0]} does not fit {kind.name}, which holds {whole} of {low} to {high}")
-
-
-def _whole_numbers(kind: _Kind) -> tuple[int, int]:
-    """The whole numbers that the pixel type holds without a gap."""
-    if kind.dtype.kind == "f":
-        most = 2 ** (np.finfo(kind.dtype).nmant + 1)
-        return -most, most
-    limits = np.iinfo(kind.dtype)
-    return int(limits.min), int(limits.max) if kind.maximum is None else kind.maximum

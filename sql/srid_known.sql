@@ -5,5 +5,5 @@
 SELECT srid
 FROM spatial_ref_sys
 WHERE srid = {srid}::int4 OR ({srid}::int4 IS NULL AND upper(auth_name) = upper({register}::text) AND auth_srid::text = {code}::text)
-ORDER BY srid
+ORDER BY srid::text <> {code}::text, srid
 LIMIT 1

@@ -1,4 +1,4 @@
 -- Take in features: fid, geom (WKB in hexadecimal), then the file's fields in their order.
--- slots: table (made in this transaction, as FREEZE demands)
+-- slots: table
 -- rows: none; they come from the client
-COPY {table} FROM STDIN WITH (FREEZE)
+COPY {table} FROM STDIN

@@ -8,11 +8,11 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "pgtiles"
 FLOORS = [
     {"errors"},
-    {"template", "grid", "order", "wkb", "samples", "tile"},
-    {"server"},
+    {"template", "programs", "grid", "order", "wkb", "samples", "tile"},
+    {"server", "rasterfile", "vectorfile"},
     {"catalog"},
     {"database"},
-    {"query"},
+    {"query", "newtable"},
     {"rasters"},
     {"layers"},
     {"reading", "load"},

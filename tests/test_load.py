@@ -200,6 +200,45 @@ def test_a_replaced_table_leaves_nothing_of_the_old_one(db, tif):
     assert first.bytes == ask(db, "SELECT pg_total_relation_size('s2')")[0][0] > 600 * 300
 
 
+def test_who_could_read_the_old_table_can_read_the_new_one(db, tif):
+    role = f'reader "{uuid.uuid4().hex}'
+    reader = sql.Identifier(role)
+    load.raster(db, tif, "s2")
+    ask(db, sql.SQL("CREATE ROLE {}").format(reader))
+    try:
+        ask(db, sql.SQL("GRANT SELECT ON s2 TO {}, PUBLIC").format(reader))
+        ask(db, sql.SQL("GRANT UPDATE ON s2 TO {} WITH GRANT OPTION").format(reader))
+        before = ask(db, "SELECT relacl::text FROM pg_class WHERE oid = 's2'::regclass")
+        load.raster(db, tif, "s2", replace=True)
+        assert sorted(ask(db, "SELECT relacl::text FROM pg_class WHERE oid = 's2'::regclass")) == before
+    finally:
+        ask(db, sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(reader))
+
+
+def test_without_postgis_the_error_says_so(db, tif, points):
+    ask(db, "DROP EXTENSION postgis_raster")
+    for kind, file in (("raster", tif), ("vector", points)):
+        with pytest.raises(MissingError, match="CREATE EXTENSION postgis_raster"):
+            getattr(load, kind)(db, file, "s2")
+
+
+@pytest.mark.parametrize(("kind", "needs"), [("raster", "rasterio"), ("vector", "pyogrio")])
+def test_without_the_reader_the_error_names_the_extra(tif, points, kind, needs):
+    file = tif if kind == "raster" else points
+    code = (
+        f"import sys; sys.modules[{needs!r}] = None\n"
+        "from pgtiles import load, errors\n"
+        f"try: load.{kind}(None, sys.argv[1], 'x')\n"
+        "except errors.DependencyError as error: print(error)"
+    )
+    command = [sys.executable, "-c", code, str(file)]
+    said = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": ":".join(sys.path)}
+    )
+    assert f"needs {needs}" in said.stdout
+    assert "pip install 'pgtiles[load]'" in said.stdout
+
+
 # Names
 
 HOSTILE = [
@@ -249,7 +288,7 @@ def test_what_is_no_name_is_refused(db, tif, name):
 
 
 def test_a_name_that_is_too_long_is_refused(db, tif):
-    with pytest.raises(LoadError, match="of 64 bytes: PostgreSQL allows 63"):
+    with pytest.raises(ConfigError, match="of 64 bytes: PostgreSQL allows 63"):
         load.raster(db, tif, "é" * 32)
     assert load.raster(db, tif, "é" * 31 + "x").rows == BLOCKS
 

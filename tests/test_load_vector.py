@@ -110,12 +110,20 @@ def test_the_table_is_made_for_reading(db, tmp_path):
     assert db.table("roads").primary_key == ("fid",)
 
 
-def test_chunks_make_no_difference(db, tmp_path, monkeypatch):
+@pytest.mark.parametrize("ending", ["geojson", "gpkg"])
+def test_chunks_make_no_difference(db, tmp_path, monkeypatch, ending):
     lines = streets(50)
     numbers = [None if n % 7 == 0 else 2**60 + n for n in range(50)]
     path = geojson(tmp_path / "roads.geojson", *((line, {"n": n}) for line, n in zip(lines, numbers, strict=True)))
+    if ending == "gpkg":
+        whole = np.array([n or 0 for n in numbers])
+        path = tmp_path / "roads.gpkg"
+        nulls = [np.array([n is None for n in numbers])]
+        pyogrio.raw.write(
+            path, shapely.to_wkb(lines), [whole], ["n"], field_mask=nulls, crs="EPSG:32631", geometry_type="LineString"
+        )
     seen = []
-    monkeypatch.setattr(vectorfile, "CHUNK", 7)
+    monkeypatch.setattr(vectorfile, "CHUNK", 7 if ending == "gpkg" else 1)
     loaded = load.vector(db, path, "roads", srid=32631, progress=lambda *counts: seen.append(counts))
     assert loaded.rows == 50
     assert seen == [(n, 50) for n in range(1, 51)]

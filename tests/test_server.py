@@ -19,9 +19,10 @@ import pytest
 from server_helpers import QUICK, scratch
 from sqlalchemy import create_engine, make_url, text
 
-from pgtiles import server as module
+from pgtiles import programs as module
 from pgtiles.errors import DependencyError, ServerError
-from pgtiles.server import LocalServer, default_path, find_programs
+from pgtiles.programs import find_programs
+from pgtiles.server import LocalServer, default_path
 
 ROOT = os.geteuid() == 0
 CHECKOUT = Path(__file__).parents[1]
@@ -431,7 +432,7 @@ def programs():
 
 def test_programs_come_with_postgis(programs):
     assert (programs / "pg_ctl").exists()
-    major = module._output(programs / "postgres", "--version").split()[2].split(".")[0]
+    major = module.output(programs / "postgres", "--version").split()[2].split(".")[0]
     assert find_programs(major) == programs
 
 
@@ -469,7 +470,7 @@ def test_postgresql_without_postgis(programs, bare, tmp_path):
     for name in module.PROGRAMS:
         (tmp_path / name).symlink_to(programs / name)
     bare.setenv("PGTILES_PG_BINDIR", str(tmp_path))
-    major = module._output(programs / "postgres", "--version").split()[2].split(".")[0]
+    major = module.output(programs / "postgres", "--version").split()[2].split(".")[0]
     with pytest.raises(DependencyError, match=f"{tmp_path} is PostgreSQL {major} without PostGIS") as caught:
         find_programs()
     assert f"sudo apt-get install postgresql-{major}-postgis-3\n" in str(caught.value)

@@ -335,7 +335,8 @@ def test_views_and_plain_lists_are_encoded_as_they_look():
         (np.zeros((1, 1), "u1"), {"byte_order": "="}, "byte_order '=' is not allowed"),
         (np.zeros((1, 1), "u1"), {"srid": 1_000_000}, "srid 1000000 is not allowed"),
         (np.zeros((1, 1), "u1"), {"srid": -1}, "srid -1 is not allowed"),
-        (np.zeros((1, 1), "u1"), {"srid": 1.5}, "srid 1.5"),
+        (np.zeros((1, 1), "u1"), {"srid": 1.5}, "srid 1.5 is not allowed"),
+        (np.zeros((1, 1), "u1"), {"srid": None}, "srid None is not allowed"),
         (np.zeros((1, 1), "u1"), {"scale": (1,)}, "pairs of numbers"),
         (np.zeros((1, 1), "u1"), {"upper_left": 7}, "upper_left 7"),
     ],
@@ -449,15 +450,10 @@ def test_postgis_sees_the_same_file_in_an_outdb_band(db_conn):
         "SELECT path, outdbbandnum FROM ST_BandMetaData(ST_RastFromWKB(%s), 2)", (buffer,)
     ).fetchone()
     assert decode(buffer).outdb[1] == (path, number - 1)
-    assert (
-        decode(db_conn.execute("SELECT ST_RastFromWKB(%s)::bytea", (buffer,)).fetchone()[0]).outdb
-        == decode(buffer).outdb
-    )
+    assert decode(db_conn.execute("SELECT ST_RastFromWKB(%s)::bytea", (buffer,)).fetchone()[0]).outdb == decode(buffer).outdb
 
 
-@pytest.mark.parametrize(
-    "buffer", [wkb(2, 1, band("1BB", [1, 2])), wkb(1, 1, bytes([12, 0, 0])), wkb(1, 1, bytes([4, 0]))]
-)
+@pytest.mark.parametrize("buffer", [wkb(2, 1, band("1BB", [1, 2])), wkb(1, 1, bytes([12, 0, 0])), wkb(1, 1, bytes([4, 0]))])
 def test_postgis_refuses_what_we_refuse(db_conn, buffer):
     with pytest.raises(WKBError):
         decode(buffer)

@@ -1,0 +1,42 @@
+# make demo and make test do everything, from a bare checkout on: environment, pinned packages, and, on Debian and Ubuntu, PostGIS.
+# pip's own variables are honoured (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, …); PYTHON=python3.12 picks another interpreter.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: demo test lint bench clean postgis
+.DEFAULT_GOAL := help
+
+help:  ## what there is to make
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(READY) postgis  ## train a road model on a real scene, straight out of PostGIS
+	$(BIN)/pgtiles demo
+
+test: $(READY) postgis  ## all tests, against a PostGIS that they start themselves (or PGTILES_TEST_URL)
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(READY) postgis  ## tiles per second, beside a plain prototype of the same idea
+	$(BIN)/python benchmarks/bench.py
+
+clean:  ## forget the environment and whatever was built
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "pgtiles needs Python 3.11 or newer; found $$($(PYTHON) --version). Name one: make PYTHON=python3.12 …"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ echo "This Python can't make environments: sudo apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+postgis: $(READY)
+	@PYTHON=$(BIN)/python ./.ci/postgis
