@@ -10,6 +10,7 @@ import os
 import re
 import threading
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,7 @@ class Database:
 
     def _forget(self) -> None:
         self._pid, self._lock, self._idle = os.getpid(), threading.Lock(), list[_Connection]()
+        weakref.finalize(self, _close, self._idle, self._pid)  # a script need not close what it drops
 
     def __getstate__(self) -> dict[str, str]:
         return {"_conninfo": self._conninfo, "source": self.source}
@@ -115,9 +117,7 @@ class Database:
     def close(self) -> None:
         """Close the connections that this process holds; the next use opens new ones."""
         with self._lock:
-            idle, self._idle = self._idle, []
-        for conn in idle:
-            conn.close()
+            _close(self._idle, self._pid)
 
     def __enter__(self) -> Database:
         return self
@@ -248,6 +248,11 @@ def _resolve(url: str | URL | Engine | None) -> tuple[str, str]:
         return conninfo.make_conninfo(url, fallback_application_name="pgtiles"), source
     except psycopg.ProgrammingError as error:
         raise ConfigError(f"url: {str(error).strip()}; expected postgresql://user@host:port/dbname") from None
+
+
+def _close(idle: list[_Connection], pid: int) -> None:
+    while idle and pid == os.getpid():  # in a child they are the parent's
+        idle.pop().close()
 
 
 def _begin(conn: psycopg.Connection) -> None:

@@ -6,6 +6,7 @@ command that makes one that it can. What is left behind without changing a pixel
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from . import wkb
 from .errors import DependencyError, LoadError
 
 Pair = tuple[float, float]
-READ_BYTES = 256 * 2**20  # of pixels to hold at a time, as long as one row of blocks does not need more
+READ_BYTES = 256 * 2**20  # of pixels to hold at a time, as long as one block does not need more
 
 _CONVERSIONS = {
     "int64": "gdal_translate -ot Int32 (or -ot Float64) {} out.tif",
@@ -83,7 +84,7 @@ def describe(path: str) -> RasterFile:
         try:
             with rasterio.open(path) as source:
                 return _described(path, source)
-        except rasterio.errors.RasterioError as error:
+        except (rasterio.errors.RasterioError, rasterio.errors.CRSError) as error:
             raise LoadError(f"{path} is no raster that GDAL can read: {error}") from error
 
 
@@ -160,29 +161,33 @@ def blocks(file: RasterFile, srid: int, block: int) -> Iterator[bytes]:
     """
     rasterio = _rasterio()
     (a, e), (b, d), (x, y) = file.scale, file.skew, file.upper_left
-    # Whole strips or rows of tiles at once, else each would be decoded again for every row of blocks in it.
-    row_bytes = file.width * file.bands * np.dtype(file.dtype).itemsize
-    rows = block * math.ceil(file.strip / block)
-    rows = rows if rows * row_bytes <= READ_BYTES else block
+    rows, columns = _window(file, block)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         try:
             with rasterio.open(file.path) as source:
-                for top in range(0, file.height, rows):
-                    window = ((top, min(top + rows, file.height)), (0, file.width))
-                    pixels = source.read(window=window)
-                    for row in range(0, pixels.shape[1], block):
-                        for column in range(0, file.width, block):
-                            yield wkb.encode(
-                                pixels[:, row : row + block, column : column + block],
-                                upper_left=(x + a * column + b * (top + row), y + d * column + e * (top + row)),
-                                scale=file.scale,
-                                skew=file.skew,
-                                srid=srid,
-                                nodata=file.nodata,
-                            )
+                for top, left in itertools.product(range(0, file.height, rows), range(0, file.width, columns)):
+                    bottom, right = min(top + rows, file.height), min(left + columns, file.width)
+                    pixels = source.read(window=((top, bottom), (left, right)))
+                    for row, column in itertools.product(range(top, bottom, block), range(left, right, block)):
+                        yield wkb.encode(
+                            pixels[:, row - top : row - top + block, column - left : column - left + block],
+                            upper_left=(x + a * column + b * row, y + d * column + e * row),
+                            scale=file.scale,
+                            skew=file.skew,
+                            srid=srid,
+                            nodata=file.nodata,
+                        )
         except rasterio.errors.RasterioError as error:
             raise LoadError(f"{file.path} can't be read to its end: {error}") from error
+
+
+def _window(file: RasterFile, block: int) -> tuple[int, int]:
+    """Rows and columns of pixels to read at once, whole blocks in the file's order."""
+    rows, pixel = block * math.ceil(file.strip / block), file.block_bytes(1)
+    if rows * file.width * pixel <= READ_BYTES:
+        return rows, file.width  # whole strips or rows of tiles: else each is decoded again for every row of blocks in it
+    return block, block * max(1, READ_BYTES // (block * block * pixel))
 
 
 def _rasterio() -> Any:

@@ -1,4 +1,4 @@
-"""TileDataset: what a batch is, promise 2 (one order for any number of workers and connections), and how it starts, ends and fails."""
+"""TileDataset: what a batch is; promise 2, one order for any number of workers and connections; beginning, end and failure."""
 
 import gc
 import hashlib
@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 import traceback
-import warnings
 from urllib.parse import quote
 
 import numpy as np
@@ -22,12 +21,15 @@ from torch.utils.data import DataLoader
 from pgtiles import Database, Grid, Imagery, Labels, TileDataset, Tiles, load, read
 from pgtiles.errors import ConfigError, DatabaseError, MissingError, PgtilesError, PgtilesWarning, QueryError
 
-# Python 3.12 and newer warn of what a DataLoader does by default on Linux: fork a process that has threads.
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+pytestmark = [
+    # Python 3.12 and newer warn of what a DataLoader does by default on Linux: fork a process that has threads.
+    pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),  # more workers than this machine has cores
+]
 
 ROADS = "SELECT ST_Buffer(way, 6) AS geom, class AS value FROM roads WHERE ST_DWithin(way, tile.geom, 6)"
 LAYERS = {"image": Imagery("scene"), "mask": Labels(ROADS)}
-COUNT, BATCH = 37, 4
+COUNT, BATCH = 22, 4
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,11 @@ def threads():
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("pgtiles")]
 
 
+def release(caught):
+    """Let go of what an error's traceback holds: of torch's iterator, which takes 5 s a worker when only gc.collect ends it."""
+    traceback.clear_frames(caught.value.__traceback__)
+
+
 @pytest.fixture
 def backends(world):
     """The server processes, and their state, that were begun for pgtiles in this test."""
@@ -94,7 +101,7 @@ def settles(condition, seconds=5):
 class TestBatch:
     def test_shapes_types_and_keys(self, make):
         batches = list(make())
-        assert [len(b["tile_id"]) for b in batches] == [4] * 9 + [1]
+        assert [len(b["tile_id"]) for b in batches] == [4] * 5 + [2]
         for batch in batches:
             b = len(batch["tile_id"])
             assert list(batch) == ["image", "mask", "bounds", "tile_id"]
@@ -156,20 +163,21 @@ class TestBatch:
             np.testing.assert_array_equal(torch.stack([s[name] for s in singles]), torch.cat([b[name] for b in batches]))
 
 
-class TestOneStream:
-    @pytest.fixture(scope="class")
-    def want(self, world, tiles):
-        """Two epochs, read by one thread and one connection."""
-        dataset = TileDataset(Database(world.url), tiles, LAYERS, batch_size=BATCH, seed=11, connections=1)
-        found = [digest(dataset), digest(dataset)]
-        dataset.close()
-        for epoch in found:
-            assert sorted(i for batch, _ in epoch for i in batch) == tiles.ids.tolist()
-        assert found[0] != found[1]
-        return found
+@pytest.fixture(scope="module")
+def want(world, tiles):
+    """Two epochs, read by one thread and one connection."""
+    dataset = TileDataset(Database(world.url), tiles, LAYERS, batch_size=BATCH, seed=11, connections=1)
+    found = [digest(dataset), digest(dataset)]
+    dataset.close()
+    for epoch in found:
+        assert sorted(i for batch, _ in epoch for i in batch) == tiles.ids.tolist()
+    assert found[0] != found[1]
+    return found
 
+
+class TestOneStream:
     @pytest.mark.parametrize("connections", [1, 2, 3])
-    @pytest.mark.parametrize("workers", [0, 1, 2, 3])
+    @pytest.mark.parametrize("workers", [0, 1, 2])
     def test_any_number_of_workers_and_connections(self, make, want, workers, connections):
         loader = make(connections=connections).loader(num_workers=workers)
         assert [digest(loader), digest(loader)] == want
@@ -180,7 +188,6 @@ class TestOneStream:
             {"num_workers": 2, "persistent_workers": False},
             {"num_workers": 2, "persistent_workers": True, "prefetch_factor": 1},
             {"num_workers": 2, "multiprocessing_context": "spawn", "persistent_workers": True},
-            {"num_workers": 1, "multiprocessing_context": "forkserver", "persistent_workers": False},
         ],
         ids=lambda o: "-".join(map(str, o.values())),
     )
@@ -261,14 +268,13 @@ class TestEpochs:
     @pytest.mark.parametrize("workers", [0, 2])
     def test_drop_last_and_len(self, make, workers):
         dataset, dropping = make(), make(drop_last=True)
-        assert len(dataset) == len(dataset.loader(num_workers=workers)) == 10
-        assert len(dropping) == len(dropping.loader(num_workers=workers)) == 9
+        assert len(dataset) == len(dataset.loader(num_workers=workers)) == 6
+        assert len(dropping) == len(dropping.loader(num_workers=workers)) == 5
         batches = digest(dropping.loader(num_workers=workers))
-        assert batches == digest(dataset.loader(num_workers=workers))[:9]
+        assert batches == digest(dataset.loader(num_workers=workers))[:5]
         assert len(make(batch_size=None)) == COUNT
         assert len(make(batch_size=COUNT + 1)) == 1
         assert len(make(batch_size=COUNT + 1, drop_last=True)) == 0
-        assert list(make(batch_size=COUNT + 1, drop_last=True)) == []
 
 
 class TestOwnDataLoader:
@@ -312,12 +318,12 @@ def drawn(sample, generator):
     return sample | {name: torch.flip(sample[name], dims) for name in ("image", "mask")} | {"drawn": flips}
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Something of the user's own."""
 
 
 def refusing(sample, generator):
-    raise Refused(f"not tile {int(sample['tile_id'])}")
+    raise RefusedError(f"not tile {int(sample['tile_id'])}")
 
 
 class TestTransform:
@@ -358,8 +364,9 @@ class TestTransform:
 
     @pytest.mark.parametrize("workers", [0, 1])
     def test_its_own_errors_come_through(self, make, workers):
-        with pytest.raises(Refused, match="not tile 1"):
+        with pytest.raises(RefusedError, match="not tile 1") as caught:
             list(make(transform=refusing).loader(num_workers=workers))
+        release(caught)
         assert threads() == []
 
 
@@ -458,22 +465,19 @@ class TestErrors:
     def test_a_query_that_fails_on_one_tile(self, make, backends, workers, batch_size):
         layers = {"mask": Labels(ROADS), "bad": Labels(self.BAD)}
         loader = make(layers, batch_size=batch_size).loader(num_workers=workers, persistent_workers=False)
-        with pytest.raises(QueryError, match=r"layer 'bad', tile 105 at \(.*\): division by zero"):
+        with pytest.raises(QueryError, match=r"layer 'bad', tile 105 at \(.*\): division by zero") as caught:
             list(loader)
-        del loader
-        gc.collect()
+        release(caught)
         assert threads() == []
         assert settles(lambda: set(backends().values()) <= {"idle"})
 
     def test_the_batches_before_it_come_first(self, make):
-        got = []
+        stream = iter(make({"bad": Labels(self.BAD)}, shuffle=False, connections=3))
+        assert next(stream)["tile_id"].tolist() == [100, 101, 102, 103]
         with pytest.raises(QueryError, match="tile 105"):
-            got.extend(make({"bad": Labels(self.BAD)}, shuffle=False, connections=3))  # the list keeps what came
-        seen = []
-        with pytest.raises(QueryError, match="tile 105"):
-            for batch in make({"bad": Labels(self.BAD)}, shuffle=False, connections=3):
-                seen += batch["tile_id"].tolist()
-        assert seen == [100, 101, 102, 103]
+            next(stream)
+        assert list(stream) == []
+        assert threads() == []
 
     @pytest.mark.parametrize(
         ("layers", "error", "says"),
@@ -514,39 +518,36 @@ class TestErrors:
 class TestNothingSilent:
     NONE = Labels("SELECT way AS geom FROM roads WHERE way && tile.geom AND class = 99")
 
-    def test_an_epoch_without_one_label_row(self, make):
-        dataset = make({"image": Imagery("scene"), "mask": self.NONE})
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_an_epoch_without_one_label_row(self, make, workers):
+        """Said in the process that trains, of all its tiles."""
+        loader = make({"image": Imagery("scene"), "mask": self.NONE}).loader(num_workers=workers)
         for epoch in range(2):
             with pytest.warns(PgtilesWarning, match=rf"layer 'mask': no row .* any of the {COUNT} tiles of epoch {epoch}:"):
-                list(dataset)
-
-    def test_an_epoch_without_one_label_row_in_workers(self, make, capfd):
-        """A worker has no other way to say it than its stderr, unless the main process says it."""
-        loader = make({"mask": self.NONE}).loader(num_workers=2, persistent_workers=False)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            list(loader)
-            del loader
-        said = capfd.readouterr().err + "".join(str(w.message) for w in caught)
-        assert "layer 'mask': no row of the query met any of the" in said
+                list(loader)
 
     @pytest.mark.parametrize("workers", [0, 2, 3])
     def test_one_label_row_is_enough(self, make, tiles, workers):
         """In whichever worker it falls: that the others see none is no news."""
         one = Labels(f"SELECT tile.geom AS geom FROM tile WHERE tile.id = {tiles.ids[5]}")
-        got = list(make({"mask": one}).loader(num_workers=workers, persistent_workers=False))
+        got = list(make({"mask": one}).loader(num_workers=workers))
         assert sum(int(batch["mask"].any(dim=(1, 2)).sum()) for batch in got) == 1
 
-    def test_tiles_without_imagery_are_counted(self, make, world):
-        across, down = WIDTH - 32, HEIGHT - 32
-        cols, rows = np.array([0, WIDTH + 10, across, 5, WIDTH + 64]), np.array([0, 0, down, HEIGHT + 10, down])
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_tiles_without_imagery_are_counted(self, make, world, workers):
         x, y = world.grid.origin
-        shift = np.round([(X0 - x) / RES, (y - Y0) / RES]).astype(int)
-        tiles = Tiles(world.grid, cols + shift[0], rows + shift[1])
+        cols, rows = (
+            np.array([0, WIDTH + 10, WIDTH - 32, 5, WIDTH + 64]),
+            np.array([0, 0, HEIGHT - 32, HEIGHT + 10, HEIGHT - 32]),
+        )
+        tiles = Tiles(world.grid, cols + round((X0 - x) / RES), rows + round((y - Y0) / RES))
+        loader = make({"image": Imagery("scene")}, tiles=tiles, batch_size=1, shuffle=False).loader(num_workers=workers)
         with pytest.warns(PgtilesWarning, match=r"layer 'image': 3 of 5 tiles of epoch 0 have no imagery at all, and hold 0"):
-            batches = list(make({"image": Imagery("scene")}, tiles=tiles, shuffle=False))
-        shown = torch.cat([b["image"] for b in batches]).amax(dim=(1, 2, 3)) > 0
-        assert shown.tolist() == [True, False, True, False, False]
+            shown = [bool(batch["image"].any()) for batch in loader]
+        assert shown == [True, False, True, False, False]
+
+    def test_no_tiles_at_all_are_no_news(self, make):
+        assert list(make(batch_size=COUNT + 1, drop_last=True)) == []
 
 
 class TestUrls:
@@ -648,13 +649,11 @@ class TestUrls:
         "url",
         [
             "mysql://me:s3cret@host/db",
-            "postgresql://me:s3cret@host:port/db",
             "postgresql://me:s3cret@[::1/db",
             "postgresql://me:100%s3cret@host/db",
             "host=localhost password=my s3cret",
             "host=localhost pasword=s3cret",
             "postgresql://me:s3cret@host/db?no_such_option=1",
-            "s3cret",
         ],
     )
     def test_what_is_no_url_is_refused_and_never_repeated(self, url):

@@ -323,6 +323,15 @@ def test_without_the_right_to_make_tables_the_error_says_which_to_grant(db, tif,
         ask(db, f"DROP ROLE {role}")
 
 
+def test_a_coordinate_system_that_the_database_lacks_needs_an_srid(db, tif):
+    ask(db, "DELETE FROM spatial_ref_sys WHERE srid = 3857")
+    with pytest.raises(LoadError, match="EPSG:3857, which is not in the database's spatial_ref_sys"):
+        load.raster(db, tif, "s2")
+    for srid in (3857, 0, -1, 999_998):
+        with pytest.raises(ConfigError, match=f"srid={srid} is not in the database's spatial_ref_sys"):
+            load.raster(db, tif, "s2", srid=srid)
+
+
 def test_a_server_that_is_not_there_is_a_database_error(tif):
     from pgtiles import Database
     from pgtiles.errors import DatabaseError

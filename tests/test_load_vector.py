@@ -10,11 +10,22 @@ import pyogrio
 import pytest
 import shapely
 
-from pgtiles import load, vectorfile
+from pgtiles import Database, load, vectorfile
 from pgtiles.errors import ConfigError, LoadError, MissingError
 
 FORMATS = {"gpkg": "GPKG", "geojson": "GeoJSON", "shp": "ESRI Shapefile", "fgb": "FlatGeobuf"}
 BOW_TIE = shapely.Polygon([(0, 0), (4, 4), (4, 0), (0, 4)])
+
+
+@pytest.fixture
+def db(world):
+    """A schema of the test's own: a database for each of so many tests would take longer than they do."""
+    with world.db.connection() as conn:
+        conn.execute("CREATE SCHEMA mine")
+    with Database(f"{world.url}?options=-csearch_path%3Dmine%2Cpublic") as database:
+        yield database
+    with world.db.connection() as conn:
+        conn.execute("DROP SCHEMA mine CASCADE")
 
 
 def ask(db, statement):
@@ -80,7 +91,7 @@ def test_features_are_those_of_the_file(db, tmp_path, ending, crs, srid, scale, 
         lanes=np.arange(40, dtype="int32"), width=np.linspace(0.1, 9, 40), name=[f"street '{n}'\t\\N" for n in range(40)],
     )  # fmt: skip
     loaded = load.vector(db, path, "roads")
-    assert (loaded.table, loaded.rows, loaded.srid, loaded.notes) == ("public.roads", 40, srid, ())
+    assert (loaded.table, loaded.rows, loaded.srid, loaded.notes) == ("mine.roads", 40, srid, ())
     _, _, wkb, (lanes, width, name) = pyogrio.raw.read(path)
     assert shapely.equals_exact(shapes(db, "roads"), shapely.from_wkb(wkb)).all(), "bit for bit"
     if ending not in ("geojson", "fgb"):  # one may be written with fewer digits, the other in another order
@@ -96,7 +107,7 @@ def test_features_are_those_of_the_file(db, tmp_path, ending, crs, srid, scale, 
         "name": "text",
     }
     assert columns(db, "roads") == expected
-    assert ask(db, "SELECT srid, type, coord_dimension FROM geometry_columns WHERE f_table_name = 'roads'") == [
+    assert ask(db, "SELECT srid, type, coord_dimension FROM geometry_columns WHERE f_table_schema = 'mine'") == [
         (srid, "LINESTRING", 2)
     ]
 
