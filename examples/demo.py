@@ -21,6 +21,8 @@ GRID = Grid(srid=32611, resolution=1.0, size=96)
 TEST_SHARE, GAP = 0.27, 24  # the western part of the scene is for testing; metres of land between it and the training area
 TILES, BATCH, EPOCHS, RATE = 128, 8, 20, 3e-3
 
+UNSEEN = -100  # what cross_entropy leaves out: pixels that the scene does not cover
+
 # 3.5 m a lane and a shoulder of 1.5 m on either side. tile.geom comes in the roads' own SRID, which is the one of their index.
 ROADS = """
     SELECT ST_Buffer(ST_Transform(geom, 32611), 1.75 * lane_number::int + 1.5) AS geom
@@ -35,10 +37,12 @@ def main(output: Path = Path("demo.png"), seed: int = 0, url: str | None = None,
     """Load the scene, train, test on land the model has not seen, draw. Gives the last epoch's IoU."""
     db = database(url)
     fill(db)
-    train, test = areas(db)
+    train, test, border = areas(db)
     dataset = TileDataset(db, train, LAYERS, batch_size=BATCH, seed=seed, transform=augment)
     truth = TileDataset(db, test, LAYERS, batch_size=len(test), shuffle=False)
     whole = next(iter(truth))
+    centres = whole["bounds"][:, 0, None] + (torch.arange(GRID.shape[1]) + 0.5) * GRID.pixel[0]
+    whole["tested"] = (whole["image"][:, 0] > 0) & (centres < border)[:, None, :]  # in the scene, and west of the border
     everything = iou(torch.ones_like(whole["mask"]), whole)
     blind = iou(predict(fit(dataset, seed, max(1, epochs // 4), blind=True), torch.zeros_like(whole["image"])), whole)
     say(f"IoU of roads in the test area if everything were road: {everything:.2f}; of a model that sees no image: {blind:.2f}")
@@ -48,7 +52,7 @@ def main(output: Path = Path("demo.png"), seed: int = 0, url: str | None = None,
     score = iou(result, whole)
     say(f"IoU {score:.2f} in the test area. Picture (image, truth, prediction): {output.resolve()}")
     say(
-        "Next: the same on your own tables (README), other widths (ROADS in examples/demo.py), or a look at what the model saw:\n"
+        "Next: the same on your own tables (README), other widths (ROADS in examples/demo.py), or a look at the tiles:\n"
         "  pgtiles preview --image demo_scene --labels demo_roads --srid 32611 --resolution 0.5 --buffer 5 --out preview.png\n"
         "The server goes on running; `pgtiles down` stops it, and its data stays."
     )
@@ -85,24 +89,26 @@ def fill(db: Database) -> None:
     say(f"loaded the scene and {roads.rows} road centre lines, both in EPSG:4326")
 
 
-def areas(db: Database) -> tuple[Tiles, Tiles]:
-    """Tiles to train on, random in the east of the scene, and tiles that cover its west, with land between the two."""
+def areas(db: Database) -> tuple[Tiles, Tiles, float]:
+    """Tiles to train on, random in the east of the scene, tiles that cover its west, and the border of the west."""
     west, south, east, north = db.extent("demo_scene", GRID.srid)
     border = west + TEST_SHARE * (east - west)
     train = Tiles.random(GRID, within=(border + GAP, south, east, north), count=TILES)
-    side = GRID.shape[0] * GRID.pixel[0]
-    half = GRID.shape[0] // 2
-    # up to the border and no further; outwards beyond the scene's edge, so that all of the strip is tested
-    test = Tiles.sliding(GRID, within=(west - side, south - side, border, north + side), stride=half)
+    side, half = GRID.shape[0] * GRID.pixel[0], GRID.shape[0] // 2
+    strip = (west, south, max(border, west + side + GRID.pixel[0]), north)  # a tile is wider: it sees a little of the gap
+    test = Tiles.sliding(GRID, within=strip, stride=half)
+    rest = Tiles.sliding(GRID, within=(*strip[:3], south + side + GRID.pixel[1]), stride=half, first_id=len(test))
+    test += rest  # the south, which is less than a stride away from the tiles before
     say(
         f"{len(train)} training tiles of {side:g} m from {border + GAP - west:.0f} m on eastwards, "
         f"tests on the western {border - west:.0f} m ({TEST_SHARE:.0%} of the scene)"
     )
-    return train, test
+    return train, test, border
 
 
 def augment(sample: dict, generator: torch.Generator) -> dict:
     """Turned and mirrored one of the eight ways, image and mask alike; the image with more or less contrast and light."""
+    sample["mask"][sample["image"][0] == 0] = UNSEEN
     turns, mirror = (int(torch.randint(n, (), generator=generator)) for n in (4, 2))
     for key in LAYERS:
         turned = sample[key].rot90(turns, (-2, -1))
@@ -142,21 +148,25 @@ def fit(dataset: TileDataset, seed: int, epochs: int, *, whole: dict | None = No
 
 def criterion(logits: torch.Tensor, batch: dict) -> torch.Tensor:
     """Cross-entropy and Dice over the pixels that the scene covers."""
-    seen = batch["image"][:, 0] > 0
-    entropy = functional.cross_entropy(logits, batch["mask"].masked_fill(~seen, -100), ignore_index=-100)
-    road, truth = logits.softmax(1)[:, 1] * seen, (batch["mask"] * seen).float()
+    entropy = functional.cross_entropy(logits, batch["mask"], ignore_index=UNSEEN)
+    road, truth = logits.softmax(1)[:, 1] * (batch["mask"] != UNSEEN), (batch["mask"] == 1).float()
     return entropy + 1 - (2 * (road * truth).sum() + 1) / (road.sum() + truth.sum() + 1)
 
 
 @torch.no_grad()
 def predict(model: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
-    """Probability of road, (N, H, W)."""
+    """Probability of road, (N, H, W): the mean over the eight ways to turn and mirror each tile."""
     model.eval()
-    return torch.cat([model(part).softmax(1)[:, 1] for part in image.split(16)])
+    total = torch.zeros_like(image[:, 0])
+    for turns in range(4):
+        for mirror in ((), (-1,)):
+            road = model(image.rot90(turns, (-2, -1)).flip(mirror)).softmax(1)[:, 1]
+            total += road.flip(mirror).rot90(-turns, (-2, -1))
+    return total / 8
 
 
 def strung(tiles: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
-    """Overlapping tiles (N, H, W) as one image: each pixel the mean of the tiles that show it."""
+    """Overlapping tiles (N, H, W) as one image of the test strip: each pixel the mean of the tiles that show it."""
     (sx, sy), n = GRID.pixel, GRID.shape[0]
     cols = ((bounds[:, 0] - bounds[:, 0].min()) / sx).round().long()
     rows = ((bounds[:, 3].max() - bounds[:, 3]) / sy).round().long()
@@ -169,16 +179,18 @@ def strung(tiles: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
 
 
 def iou(road: torch.Tensor, whole: dict) -> float:
-    """Intersection over union of roads, over all pixels of the test area that the scene covers, each counted once."""
-    road, truth, image = (strung(t, whole["bounds"]) for t in (road, whole["mask"], whole["image"][:, 0]))
-    found, there = (road > 0.5) & (image > 0), (truth > 0.5) & (image > 0)
+    """Intersection over union of roads, over all pixels of the test area, each counted once."""
+    road, truth, tested = (strung(t, whole["bounds"]) for t in (road, whole["mask"], whole["tested"]))
+    found, there = (road > 0.5) & (tested > 0), (truth > 0.5) & (tested > 0)
     return float((found & there).sum() / (found | there).sum().clamp(min=1))
 
 
 def picture(whole: dict, road: torch.Tensor, output: Path) -> None:
     """The test area three times: image, truth, prediction."""
-    image, truth, found = (strung(t, whole["bounds"]) for t in (whole["image"][:, 0], whole["mask"], road))
-    rows, cols = (image > 0).nonzero(as_tuple=True)
+    image, truth, found, tested = (
+        strung(t, whole["bounds"]) for t in (whole["image"][:, 0], whole["mask"], road, whole["tested"])
+    )
+    rows, cols = tested.nonzero(as_tuple=True)
     cut = (slice(rows.min(), rows.max() + 1), slice(cols.min(), cols.max() + 1))
     image, truth, found = (t[cut] for t in (image, truth, found))
     sample = {"image": image[None, None], "truth": (truth > 0.5).long()[None], "prediction": (found > 0.5).long()[None]}

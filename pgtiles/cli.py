@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import runpy
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
+import numpy as np
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from . import load as loading
 from .database import Database
-from .errors import ConfigError, PgtilesError
+from .errors import ConfigError, MissingError, PgtilesError, PgtilesWarning
 from .grid import Grid, Tiles
 from .layers import Imagery, Labels, Layer
 from .reading import Plan, read_batch
@@ -31,37 +37,29 @@ typer_app = typer.Typer(
 )  # fmt: skip
 load_app = typer.Typer(no_args_is_help=True, help="Load files into tables, all of it or nothing.")
 typer_app.add_typer(load_app, name="load")
-out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+out, err = (Console(stderr=stderr, soft_wrap=True, highlight=False, emoji=False) for stderr in (False, True))
 
 Url = Annotated[str | None, typer.Option(help="postgresql://user@host:port/dbname")]
 Home = Annotated[Path | None, typer.Option("--path", help="Folder of the server; the user's data folder unless given.")]
 Srid = Annotated[int | None, typer.Option(help="EPSG code, where the file doesn't say it or says it wrongly.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace a table that is already there.")]
-Image = Annotated[str | None, typer.Option(help="Raster table, or a file with SQL that gives rast.")]
-Bands = Annotated[str | None, typer.Option(help="Bands, from 1: 1,2,3")]
-LabelSource = Annotated[str | None, typer.Option("--labels", help="File with SQL that gives geom, or a table.")]
-Where = Annotated[str | None, typer.Option(help="Condition on a label table's columns.")]
-Value = Annotated[str, typer.Option(help="What a label table's features burn: a number or a column.")]
-Buffer = Annotated[float | None, typer.Option(help="Ground metres by which labels are widened.")]
-GridSrid = Annotated[int | None, typer.Option("--srid", help="SRID of the tiles; the imagery's unless given.")]
-Resolution = Annotated[float | None, typer.Option(help="CRS units per pixel; the imagery's unless given.")]
-Size = Annotated[int, typer.Option(help="Pixels along a tile's side.")]
-Within = Annotated[str | None, typer.Option(help="xmin,ymin,xmax,ymax in the tiles' SRID; all imagery unless given.")]
 Count = Annotated[int, typer.Option(help="How many tiles.")]
-Seed = Annotated[int, typer.Option(help="Of the tiles' places.")]
+Picture = Annotated[Path, typer.Option("--out", help="Where the PNG goes.")]
 
 
 def app() -> None:
-    """Run the command; an error of ours is one message on stderr and exit code 1, not a traceback."""
+    """Run the command; an error of ours, or of the system's, is one message on stderr and exit code 1, not a traceback."""
+    warnings.showwarning = _warn
     try:
         typer_app()
-    except PgtilesError as error:
-        err.print(f"[bold red]error:[/] {_escaped(error)}", highlight=False)
+    except (PgtilesError, OSError) as error:
+        err.print(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(1)
 
 
-def _escaped(text: object) -> str:
-    return str(text).replace("[", r"\[")
+def _warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object, **__: object) -> None:
+    where = "" if issubclass(category, PgtilesWarning) else f"{filename}:{lineno}: "
+    err.print(f"[yellow]warning:[/] {escape(f'{where}{message}')}")
 
 
 # -- a database
@@ -73,8 +71,8 @@ def up(path: Home = None) -> None:
     server = LocalServer(path)
     with err.status("starting the local server"):
         started = server.start()
-    err.print(f"{'started' if started else 'already running'}: {server.path}", highlight=False)
-    out.print(server.url, highlight=False)
+    err.print(f"{'started' if started else 'already running'}: {escape(str(server.path))}")
+    out.print(server.url, markup=False)
 
 
 @typer_app.command()
@@ -88,10 +86,10 @@ def down(path: Home = None) -> None:
 def status(path: Home = None) -> None:
     """Say whether the local server runs, and where."""
     server = LocalServer(path)
-    out.print(f"{'running' if server.running else 'down'}: {server.path}", highlight=False)
+    out.print(f"{'running' if server.running else 'down'}: {escape(str(server.path))}")
     if not server.running:
         raise typer.Exit(3)
-    out.print(server.url, highlight=False)
+    out.print(server.url, markup=False)
 
 
 # -- loading
@@ -123,63 +121,120 @@ def load_vector(
 
 
 def _say_loaded(loaded: Any) -> None:
-    out.print(f"{loaded.table}: {loaded.rows} rows, SRID {loaded.srid}", highlight=False)
+    out.print(f"{loaded.table}: {loaded.rows} rows, SRID {loaded.srid}", markup=False)
     for note in loaded.notes:
-        err.print(f"[yellow]note:[/] {_escaped(note)}", highlight=False)
+        err.print(f"[yellow]note:[/] {escape(note)}")
 
 
 # -- looking
 
 
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What to look at, in the options that preview, sql and check share."""
+
+    image: Annotated[str | None, typer.Option(help="Raster table, or a file with SQL that gives rast.")] = None
+    bands: Annotated[str | None, typer.Option(help="Bands, from 1: 1,2,3")] = None
+    labels: Annotated[str | None, typer.Option(help="File with SQL that gives geom, or a table.")] = None
+    where: Annotated[str | None, typer.Option(help="Condition on a label table's columns.")] = None
+    value: Annotated[str, typer.Option(help="What a label table's features burn: a number or a column.")] = "1"
+    buffer: Annotated[float | None, typer.Option(help="Ground metres by which labels are widened.")] = None
+    srid: Annotated[int | None, typer.Option(help="SRID of the tiles; the imagery's unless given.")] = None
+    resolution: Annotated[float | None, typer.Option(help="CRS units per pixel; the imagery's unless given.")] = None
+    size: Annotated[int, typer.Option(help="Pixels along a tile's side.")] = 256
+    within: Annotated[str | None, typer.Option(help="xmin,ymin,xmax,ymax in the tiles' SRID; all imagery unless given.")] = None
+    seed: Annotated[int, typer.Option(help="Of the tiles' places.")] = 0
+    url: Url = None
+
+    def open(self, count: int) -> tuple[Database, Tiles, Plan]:
+        """The database, random tiles on the grid and in the region asked for, and the layers, opened."""
+        db = Database(self.url)
+        err.print(f"database: {db.name} ({db.source})", markup=False)
+        layers, grid = self._layers(), self._grid(db)
+        if not self.within and not self._table:
+            raise ConfigError("no raster table to take the tiles' region from: give --within xmin,ymin,xmax,ymax")
+        box = _numbers("--within", self.within, float) if self.within else db.extent(self._table, grid.srid)
+        tiles = Tiles.random(grid, within=cast("tuple[float, float, float, float]", box), count=count, seed=self.seed)
+        return db, tiles, Plan.open(db, tiles, layers)
+
+    @property
+    def _table(self) -> str:
+        """The imagery's table; none where a query gives it, or nothing does."""
+        return "" if self.image is None or _is_file(self.image) else self.image
+
+    def _layers(self) -> dict[str, Layer]:
+        layers: dict[str, Layer] = {}
+        if self.image:
+            layers["image"] = Imagery(_source(self.image), bands=_numbers("--bands", self.bands, int) if self.bands else None)
+        if self.labels:
+            value = _number_or_column(self.value)
+            layers["mask"] = Labels(_source(self.labels), value=value, where=self.where, buffer=self.buffer)
+        if not layers:
+            raise ConfigError("nothing to read: give --image, --labels or both")
+        return layers
+
+    def _grid(self, db: Database) -> Grid:
+        if self.srid and self.resolution:
+            return Grid(srid=self.srid, resolution=self.resolution, size=self.size)
+        if self.srid or not self._table:
+            raise ConfigError("the tiles' lattice is not known: give --srid and --resolution, or a raster table and no --srid")
+        like = Grid.like(db, self._table, size=self.size)
+        return Grid(srid=like.srid, resolution=self.resolution or like.resolution, size=self.size, origin=like.origin)
+
+
+def viewing(command: Callable[..., None]) -> Callable[..., None]:
+    """The command of a `View`, as typer takes it: the view's options stand in front of its own."""
+    shared = inspect.signature(View, eval_str=True).parameters
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+
+    @functools.wraps(command)
+    def call(**options: Any) -> None:
+        command(View(**{name: options.pop(name) for name in shared}), **options)
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [parameter.replace(kind=keyword) for parameter in (*shared.values(), *own)]
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return call
+
+
 @typer_app.command()
-def preview(
-    image: Image = None, bands: Bands = None, labels: LabelSource = None, where: Where = None, value: Value = "1",
-    buffer: Buffer = None, srid: GridSrid = None, resolution: Resolution = None, size: Size = 256, within: Within = None,
-    count: Count = 4, seed: Seed = 0, url: Url = None,
-    output: Annotated[Path, typer.Option("--out", help="Where the PNG goes.")] = Path("preview.png"),
-) -> None:  # fmt: skip
+@viewing
+def preview(view: View, count: Count = 4, output: Picture = Path("preview.png")) -> None:
     """Draw some tiles, image beside labels, to a PNG."""
-    db, tiles, plan = _open(url, image, bands, labels, where, value, buffer, srid, resolution, size, within, count, seed)
     from . import plot
 
+    db, tiles, plan = view.open(count)
     with err.status("reading tiles"):
         plot.batch(read_batch(db, plan, tiles).sample, output, count=count)
-    out.print(f"{output}: {len(tiles)} tiles of {_size(tiles)}", highlight=False)
+    out.print(f"{output}: {len(tiles)} tiles of {_size(tiles)}", markup=False)
 
 
 @typer_app.command()
-def sql(
-    image: Image = None, bands: Bands = None, labels: LabelSource = None, where: Where = None, value: Value = "1",
-    buffer: Buffer = None, srid: GridSrid = None, resolution: Resolution = None, size: Size = 256, within: Within = None,
-    count: Count = 2, seed: Seed = 0, url: Url = None,
-) -> None:  # fmt: skip
+@viewing
+def sql(view: View, count: Count = 2) -> None:
     """Print the exact statement that reads some tiles, ready for psql."""
-    _, tiles, plan = _open(url, image, bands, labels, where, value, buffer, srid, resolution, size, within, count, seed)
+    _, tiles, plan = view.open(count)
     print(plan.statement(tiles).as_string(None) + ";")
 
 
 @typer_app.command()
-def check(
-    image: Image = None, bands: Bands = None, labels: LabelSource = None, where: Where = None, value: Value = "1",
-    buffer: Buffer = None, srid: GridSrid = None, resolution: Resolution = None, size: Size = 256, within: Within = None,
-    count: Count = 64, seed: Seed = 0, url: Url = None,
-) -> None:  # fmt: skip
+@viewing
+def check(view: View, count: Count = 64) -> None:
     """Say for each layer which path its pixels take, and why; and what would make it faster."""
-    db, tiles, plan = _open(url, image, bands, labels, where, value, buffer, srid, resolution, size, within, count, seed)
+    db, tiles, plan = view.open(count)
     with err.status(f"reading {len(tiles)} tiles"):
-        empty = [sum(e) for e in zip(*(read_batch(db, plan, tiles[k : k + 8]).empty for k in range(0, len(tiles), 8)))]
-    table = Table(
-        "layer", "path", "why", "tile", "dtype", f"empty of {len(tiles)}", title=f"{db.name}: tiles of {_size(tiles)}"
-    )
+        empty = np.sum([read_batch(db, plan, tiles[k : k + 8]).empty for k in range(0, len(tiles), 8)], axis=0)
+    out.print(f"{db.name}: {len(tiles)} tiles of {_size(tiles)}", markup=False)
+    table = Table("layer", "path", "tile", "dtype", "empty", "why")
     for layer, none in zip(plan.layers, empty, strict=True):
-        why = "\n".join((layer.why, *(f"warning: {w}" for w in layer.warnings)))
-        table.add_row(layer.name, layer.path, _escaped(why), " × ".join(map(str, layer.shape)), layer.dtype, str(none))
+        shape = " × ".join(map(str, layer.shape))
+        table.add_row(layer.name, layer.path, shape, layer.dtype, f"{none} of {len(tiles)}", escape(layer.why))
     out.print(table)
 
 
 @typer_app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--out", help="Where the PNG goes.")] = Path("demo.png"),
+    output: Picture = Path("demo.png"),
     seed: Annotated[int, typer.Option(help="Of the model and of the order of the tiles.")] = 0,
     url: Url = None,
 ) -> None:
@@ -188,44 +243,37 @@ def demo(
     runpy.run_path(str(folder("examples") / "demo.py"))["main"](output=output, seed=seed, url=url)
 
 
-def _open(
-    url: str | None, image: str | None, bands: str | None, labels: str | None, where: str | None, value: str,
-    buffer: float | None, srid: int | None, resolution: float | None, size: int, within: str | None, count: int, seed: int,
-) -> tuple[Database, Tiles, Plan]:  # fmt: skip
-    """The database, some random tiles and the opened layers that the options describe."""
-    db, layers = Database(url), dict[str, Layer]()
-    err.print(f"database: {db.name} ({db.source})", highlight=False)
-    if image:
-        layers["image"] = Imagery(_source(image), bands=tuple(_numbers("--bands", bands, int)) if bands else None)
-    if labels:
-        constant = value.lstrip("-").replace(".", "", 1).isdigit()
-        layers["mask"] = Labels(_source(labels), value=float(value) if constant else value, where=where, buffer=buffer)
-    if not layers:
-        raise ConfigError("nothing to read: give --image, --labels or both")
-    is_table = image is not None and not Path(image).is_file()
-    if srid and resolution:
-        grid = Grid(srid=srid, resolution=resolution, size=size)
-    elif is_table and not srid:
-        like = Grid.like(db, str(image), size=size)
-        grid = like if not resolution else Grid(srid=like.srid, resolution=resolution, size=size, origin=like.origin)
-    else:
-        raise ConfigError("no raster table to take the tiles' lattice from: give --srid and --resolution")
-    if not within and not is_table:
-        raise ConfigError("no raster table to take the tiles' region from: give --within xmin,ymin,xmax,ymax")
-    box = tuple(_numbers("--within", within, float)) if within else db.extent(str(image), grid.srid)
-    tiles = Tiles.random(grid, within=box, count=count, seed=seed)  # Tiles itself counts them
-    return db, tiles, Plan.open(db, tiles, layers)
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # SQL may be longer than a file's name
+        return False
 
 
 def _source(text: str) -> str:
-    return Path(text).read_text(encoding="utf-8") if Path(text).is_file() else text
-
-
-def _numbers(option: str, text: str, kind: type) -> list[Any]:
+    """What the file of this name holds; else the text itself, a table's name or SQL."""
+    if not _is_file(text):
+        if text.endswith(".sql"):
+            raise MissingError(f"there is no file {text}")
+        return text
     try:
-        return [kind(part) for part in text.split(",")]
+        return Path(text).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{text} is not text in UTF-8: {error}") from None
+
+
+def _numbers(option: str, text: str, kind: type) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(part) for part in text.split(","))
     except ValueError:
         raise ConfigError(f"{option} {text}: expected numbers with commas between them") from None
+
+
+def _number_or_column(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _size(tiles: Tiles) -> str:

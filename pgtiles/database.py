@@ -233,12 +233,13 @@ def _resolve(url: str | URL | Engine | None) -> tuple[str, str]:
                 "or start a local server with `pgtiles up`"
             )
     if not isinstance(url, str):  # an SQLAlchemy URL or Engine
-        named: URL = getattr(url, "url", url)
+        named: URL = getattr(url, "url", None) or url  # type: ignore[assignment]  # an Engine has one
         if named.get_backend_name() != "postgresql":
             raise ConfigError(f"{named!r}: expected a PostgreSQL URL, postgresql://user@host:port/dbname")
         named = named.set(drivername="postgresql+psycopg")
         known = named.get_dialect()().create_connect_args(named)[1]
-        return conninfo.make_conninfo("", **{name: str(v) for name, v in known.items() if name != "context"}), source
+        settings = {name: str(value) for name, value in known.items() if name != "context"}
+        return conninfo.make_conninfo("", fallback_application_name="pgtiles", **settings), source
     if "://" in url:
         scheme, rest = url.split("://", 1)
         if scheme.split("+")[0] not in {"postgresql", "postgres"}:

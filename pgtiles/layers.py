@@ -97,7 +97,7 @@ class Labels:
     background: the value where nothing is burned.
     dtype: of the mask; uint8 travels faster through a DataLoader.
 
-    Features are burned by ascending priority, then ascending value: the greater lies on top. A tile's sample is (height, width).
+    Features are burned by ascending priority, then ascending value: the greater lies on top. A sample is (height, width).
     """
 
     source: str | Select[Any] | TextClause
@@ -195,17 +195,13 @@ class Labels:
             )
             geometry = metres.format(geometry, self.buffer)
         sx, sy = grid.pixel
-        beyond = sql.SQL(
-            "(SELECT ST_Collect(ARRAY[f.geom, ST_Translate(ST_PointN(e.ring, 2), -{0}, {1}), ST_Translate(ST_PointN(e.ring, 4), {0}, -{1})])"
-            " FROM tiles AS t CROSS JOIN LATERAL ST_ExteriorRing(t.geom) AS e (ring) WHERE t.n = f.tile)"
-        ).format(1.5 * sx, 1.5 * sy)
         wider = sql.SQL("ST_Expand(g.envelope, {}::float8, {}::float8)").format(2 * sx, 2 * sy)
         return compose(
             "labels", layer=number, source=source, geometry=geometry,
             value=value if "value" in columns else sql.SQL("{}::float8").format(constant),
             priority=sql.SQL("u.priority") if "priority" in columns else sql.SQL("0"),
             area_box=wider if self.all_touched else sql.SQL("g.envelope"), line_box=wider, touched=self.all_touched,
-            burned=beyond if self.all_touched else sql.SQL("f.geom"),
+            beyond_x=1.5 * sx, beyond_y=1.5 * sy,
         )  # fmt: skip
 
 

@@ -28,5 +28,5 @@ def units(order: NDArray[np.int64], *, unit: int, drop_last: bool) -> list[NDArr
 
 
 def share(all_units: list[NDArray[np.int64]], *, worker: int, workers: int) -> list[NDArray[np.int64]]:
-    """The units of one worker of a DataLoader, which asks worker 0, 1, …, 0, 1, … in turn.  m × (unit,) → ~m/workers × (unit,)"""
+    """The units of one worker; a DataLoader asks worker 0, 1, …, 0, 1, … in turn.  m × (unit,) → ~m/workers × (unit,)"""
     return all_units[worker::workers]

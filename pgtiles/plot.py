@@ -1,10 +1,10 @@
-"""Pictures of a batch: each tile's imagery beside its labels, with a legend. matplotlib is imported only here, when asked for."""
+"""Pictures of a batch: each tile's imagery beside its labels, with a legend. matplotlib is imported only here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,9 @@ def batch(
     rows, columns = min(count, len(next(iter(arrays.values())))), [*images, *masks]
     values = sorted({int(v) for m in masks.values() for v in np.unique(m[:rows])} - {background})
     colours = {value: PALETTE[i % len(PALETTE)] for i, value in enumerate(values)}
-    figure = Figure(figsize=(2.6 * len(columns) + 0.3, 2.6 * rows + 0.7), layout="constrained")
+    height, width = next(iter(arrays.values())).shape[-2:]
+    side = 2.6 * (height / width) ** 0.5, 2.6 * (width / height) ** 0.5  # inches: down, across
+    figure = Figure(figsize=(side[1] * len(columns) + 0.3, side[0] * rows + 0.7), layout="constrained")
     axes = figure.subplots(rows, len(columns), squeeze=False)
     rgb = {name: stretched(array[:rows], bands) for name, array in images.items()}
     base = next(iter(rgb.values()), None)
@@ -81,7 +83,7 @@ def stretched(images: NDArray[Any], bands: Sequence[int] = (1, 2, 3)) -> NDArray
     chosen = [b - 1 for b in bands] if count >= 3 and max(bands) <= count else [0, 0, 0]
     out = np.moveaxis(images[:, chosen].astype(np.float32), 1, -1)
     low, high = np.nanpercentile(out, (2, 98), axis=(0, 1, 2))
-    return np.nan_to_num(np.clip((out - low) / np.maximum(high - low, 1e-6), 0, 1)).astype(np.float32)
+    return cast("NDArray[np.float32]", np.nan_to_num(np.clip((out - low) / np.maximum(high - low, 1e-6), 0, 1)))
 
 
 def overlaid(image: NDArray[Any] | None, mask: NDArray[Any], colours: Mapping[int, str]) -> NDArray[np.float32]:

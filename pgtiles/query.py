@@ -90,7 +90,7 @@ def _rendered(statement: Select[Any] | TextClause) -> str:
     from sqlalchemy.dialects import postgresql
     from sqlalchemy.exc import CompileError
 
-    dialect = postgresql.dialect(paramstyle="named")  # as named, it doubles no percent sign
+    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # as named, it doubles no percent sign
     dialect._backslash_escapes = False  # as on every server since 9.1, where standard_conforming_strings is on
     try:
         text = str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
@@ -186,9 +186,9 @@ def _check_srid(db: Database, node: dict[str, Any], table: Table, wanted: int, t
             continue
         if (found := srid(db.query, table, column.name)) not in (wanted, 0):
             raise QueryError(
-                f"{table}.{column.name} is in SRID {found}, the tile's envelope in {wanted}: they never meet, and nothing would "
-                f"say so. Give the layer srid={found} (tile.geom then comes in it; what the query gives is reprojected to the "
-                f"tiles' {tile_srid}), or ST_Transform the one to the other in the query"
+                f"{table}.{column.name} is in SRID {found}, the tile's envelope in {wanted}: they never meet, and "
+                f"nothing would say so. Give the layer srid={found} (tile.geom then comes in it; what the query gives is "
+                f"reprojected to the tiles' {tile_srid}), or ST_Transform the one to the other in the query"
             )
         if found == 0 and table.estimated_rows != 0:
             raise QueryError(
@@ -207,8 +207,9 @@ def _scan(table: Table) -> str | None:
     relation = table.identifier.as_string(None)
     if any(key.lower().replace('"', "") in index.lower().replace('"', "") for index in table.indexes):
         return (
-            f"{table} is read from end to end although it has an index: the condition must compare the bare column with the tile, "
-            f"as in ST_DWithin({column.name}, tile.geom, 6) or {column.name} && tile.geom; a function around the column hides it"
+            f"{table} is read from end to end although it has an index: the condition must compare the bare column with "
+            f"the tile, as in ST_DWithin({column.name}, tile.geom, 6) or {column.name} && tile.geom; a function around it "
+            "hides it"
         )
     return (
         f"{table} is read from end to end for want of an index: "

@@ -1,6 +1,6 @@
 """How rasters get onto a tile's pixels: the native path where they lie on them already, the warped path where they don't.
 
-Which of the two is decided once, when a layer is opened, from the rasters' own headers; each fragment is checked again on arrival.
+Which of the two is decided once, when a layer is opened, from the rasters' own headers; each fragment is checked on arrival.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def _one_kind(what: str, found: list[Header]) -> Header:
             )
     if first.srid == 0:
         raise DataError(
-            f"{what} has SRID 0, so nobody knows where it lies: say so, with UpdateRasterSRID for a table, ST_SetSRID in a query"
+            f"{what} has SRID 0, so nobody knows where it lies: say so, UpdateRasterSRID for a table, ST_SetSRID in a query"
         )
     if not first.pixel_types:
         raise DataError(f"{what} holds rasters without bands")

@@ -163,8 +163,8 @@ class _Canvas:
             slip += max(abs(raster.scale[0] / sx - 1) * raster.width, abs(raster.scale[1] / sy - 1) * raster.height)
         if raster.srid != self.tiles.grid.srid or slip > ALIGNED or raster.skew != (0, 0):
             raise DataError(
-                f"{self._where(number, tile)}: a raster of SRID {raster.srid}, scale {raster.scale}, skew {raster.skew} does not "
-                f"lie on the tile's pixels, SRID {self.tiles.grid.srid}, scale {self.scale} ({slip:.3g} px off)"
+                f"{self._where(number, tile)}: a raster of SRID {raster.srid}, scale {raster.scale}, skew {raster.skew} does "
+                f"not lie on the tile's pixels, SRID {self.tiles.grid.srid}, scale {self.scale} ({slip:.3g} px off)"
             )
         y0, y1 = max(top, 0), min(top + raster.height, height)
         x0, x1 = max(left, 0), min(left + raster.width, width)
@@ -179,7 +179,8 @@ class _Canvas:
         if not (cast == pixels).all():
             found = pixels[cast != pixels][0]
             raise DataError(
-                f"{self._where(number, tile)}: pixel value {found} of type {raster.pixel_types[0]} does not fit dtype={dtype.name!r}"
+                f"{self._where(number, tile)}: pixel value {found} of type {raster.pixel_types[0]} does not fit "
+                f"dtype={dtype.name!r}"
             )
         return cast
 

@@ -1,20 +1,27 @@
 -- Vector labels of the batch's tiles, burned on each tile's own pixels.
 -- slots: layer (its number), source (user_query.sql), geometry (of a row, in the tiles' SRID, buffered where asked), value,
---        priority (of a row), area_box (what areas may be clipped to), line_box (what a line's segments and points must touch), touched, burned (f.geom; with touched, also a point beyond
---        either corner of the tile: ST_AsRaster makes the raster too small for the last pixels that an area merely touches)
+--        priority (of a row), area_box (what areas may be clipped to), line_box (what segments and points must touch), touched,
+--        beyond_x, beyond_y (one and a half pixels, in CRS units)
 -- rows: tile, layer, n (the order to paste in), value, fragment: one raster per value, a mask (1 burned, 0 nodata) as large as
 --       the burned features
 -- index: whatever serves the user's condition on her geometry column
 -- Areas are clipped, which costs least and moves no pixel. Of lines only whole segments are left out: to cut one would move its
 -- pixels. What lies wholly inside is left alone. Rows of equal priority and value can be burned in any order, so together, but
 -- areas, lines and points apart: around a mixed collection ST_AsRaster makes the raster too small for the last pixels of a line.
+-- It also makes it too small for the last pixels that an area merely touches: then a point beyond the tile's upper left and one
+-- beyond its lower right corner keep it whole.
 SELECT
     f.tile,
     {layer}::int2 AS layer,
     f.n::int4 AS n,
     f.value::float8 AS value,
     ST_AsRaster(
-        {burned}, (SELECT t.ref FROM tiles AS t WHERE t.n = f.tile), '8BUI'::text, 1, 0, {touched}
+        CASE WHEN {touched} THEN ST_Collect(ARRAY[
+            f.geom,
+            ST_Translate(ST_PointN(t.ring, 2), -{beyond_x}::float8, {beyond_y}::float8),
+            ST_Translate(ST_PointN(t.ring, 4), {beyond_x}::float8, -{beyond_y}::float8)
+        ]) ELSE f.geom END,
+        t.ref, '8BUI'::text, 1, 0, {touched}
     )::bytea AS fragment
 FROM (
     SELECT
@@ -51,3 +58,4 @@ FROM (
     ORDER BY b.tile, n
     OFFSET 0
 ) AS f
+CROSS JOIN LATERAL (SELECT t.ref, ST_ExteriorRing(t.geom) AS ring FROM tiles AS t WHERE t.n = f.tile) AS t

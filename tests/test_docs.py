@@ -34,11 +34,19 @@ def osm(db):
         conn.cursor().executemany(
             "INSERT INTO planet_osm_line VALUES (%s, ST_SetSRID(ST_MakeLine(ST_MakePoint(%s, %s), ST_MakePoint(%s, %s)), 3857), %s, %s)",
             [
-                (i, *a.tolist(), *b.tolist(), ("motorway", "primary", "residential")[i % 3], ("lanes=>4", "", "lanes=>many")[i % 3])
+                (
+                    i,
+                    *a.tolist(),
+                    *b.tolist(),
+                    ("motorway", "primary", "residential")[i % 3],
+                    ("lanes=>4", "", "lanes=>many")[i % 3],
+                )
                 for i, (a, b) in enumerate(zip(start, end, strict=True))
             ],
         )
-        conn.execute('CREATE TABLE planet_osm_polygon (way geometry(Polygon, 3857), building text, landuse text, "natural" text)')
+        conn.execute(
+            'CREATE TABLE planet_osm_polygon (way geometry(Polygon, 3857), building text, landuse text, "natural" text)'
+        )
         conn.execute(
             "INSERT INTO planet_osm_polygon SELECT ST_MakeEnvelope(x, y, x + 60, y + 60, 3857), CASE i % 3 WHEN 0 THEN 'yes' END, "
             "CASE i % 3 WHEN 1 THEN 'forest' END, CASE i % 3 WHEN 2 THEN 'water' END "
@@ -107,7 +115,9 @@ def test_shell(osm, tmp_path, monkeypatch):
     for line in filter(None, lines):
         if line.startswith(ELSEWHERE):
             continue
-        if line.startswith("pgtiles load raster"):  # the table of the blocks before is there already: that is refused, so it goes
+        if line.startswith(
+            "pgtiles load raster"
+        ):  # the table of the blocks before is there already: that is refused, so it goes
             with osm.connection() as conn:
                 conn.execute("DROP TABLE sat_s2")
         done = subprocess.run(

@@ -344,4 +344,3 @@ assert pgtiles.read(db, tiles, {{"image": pgtiles.Imagery("scene")}})["image"].s
 assert "torch" not in sys.modules and "sqlalchemy" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
-

@@ -29,7 +29,7 @@ def imports(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             parts = (node.module or "").split(".")
-            if node.level == 1 and not node.module or parts == ["pgtiles"]:
+            if (node.level == 1 and not node.module) or parts == ["pgtiles"]:
                 found |= {alias.name for alias in node.names if alias.name in FLOOR}
             elif node.level == 1:
                 found.add(parts[0])

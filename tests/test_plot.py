@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from pgtiles import plot
-from pgtiles.errors import ConfigError
+from pgtiles.errors import ConfigError, PgtilesError
 
 SIDE = 40
 
@@ -33,13 +33,6 @@ def drawn(figure, axis, row, column):
     pixels = np.asarray(canvas.buffer_rgba())[..., :3] / 255
     x, y = axis.transData.transform((column, row))
     return pixels[round(pixels.shape[0] - y), round(x)]
-
-
-def panel(figure, name, row=0):
-    """The axis under this title, in this row."""
-    titles = [axis.get_title() for axis in figure.axes]
-    columns = next(n for n, axis in enumerate(figure.axes) if axis.get_gridspec().ncols) or figure.axes[0].get_gridspec().ncols
-    return figure.axes[titles.index(name) + row * columns]
 
 
 def legend(figure):
@@ -202,6 +195,6 @@ class TestFile:
 
     @pytest.mark.parametrize("name", ["batch.nonsense", "no/such/folder/batch.png"])
     def test_a_path_that_can_not_be_written(self, tmp_path, name):
-        with pytest.raises(ConfigError, match="batch"):
+        with pytest.raises(PgtilesError, match=name):
             plot.batch(self.SAMPLE, tmp_path / name)
         assert list(tmp_path.iterdir()) == []

@@ -352,6 +352,41 @@ class TestImagerySources:
         np.testing.assert_array_equal(got, np.where(want == 0, 9, want))
 
 
+class TestAncestor:
+    """The sub-queries of the 2018 talk from which this library comes: all in SQL, a raster for image and label alike."""
+
+    IMAGE = """
+        SELECT tile.id, ST_MapAlgebra(ST_AddBand(tile.rast, '8BUI'::text), 1,
+            ST_Resample(ST_Grayscale(ST_Union(image.rast)), tile.rast, 'bilinear'), 1, '[rast2]', NULL, 'FIRST', '[rast2]') AS rast
+        FROM tile, LATERAL (SELECT rast FROM scene WHERE ST_Intersects(scene.rast, tile.rast)) AS image
+        GROUP BY tile.rast, tile.id
+    """
+    LABEL = """
+        SELECT tile.id, ST_MapAlgebra(tile.rast, ST_AsRaster(label.geom, tile.rast, '8BUI'),
+            '([rast2])::integer', NULL, 'FIRST', '([rast2])::integer') AS rast
+        FROM tile, LATERAL (
+            SELECT ST_ClipByBox2D(ST_Buffer(ST_Union(r.way), 10), ST_Envelope(tile.rast)) AS geom
+            FROM roads r WHERE ST_Intersects(r.way, tile.rast)
+        ) AS label
+    """
+
+    @pytest.mark.usefixtures("quiet")  # PostGIS remarks on a tile without roads
+    def test_they_run_as_layers(self, world):
+        tiles = Tiles.random(world.grid, within=world.db.extent("scene", 3857), count=4, seed=5)
+        got = read(world.db, tiles, {"image": Imagery(self.IMAGE), "mask": Labels(self.LABEL)})
+        for i, (xmin, ymin, xmax, ymax) in enumerate(tiles.bounds):
+            tile = f"""
+                (SELECT {i} AS id, ST_AddBand(ST_MakeEmptyRaster(64, 64, {xmin}, {ymax}, 2.5, -2.5, 0, 0, 3857), '8BUI') AS rast) AS tile
+            """
+            for name, query in (("image", self.IMAGE), ("mask", self.LABEL)):
+                statement = query.replace("FROM tile,", f"FROM {tile},")
+                with world.db.connection() as conn:
+                    values = conn.execute(f"SELECT (ST_DumpValues(q.rast, 1)) FROM ({statement}) q").fetchone()[0]
+                want = np.zeros((64, 64)) if values is None else np.array(values, float)
+                np.testing.assert_array_equal(got[name][i].reshape(64, 64), np.nan_to_num(want))
+        assert got["mask"].any()
+
+
 def test_layers_are_checked(world, tiles):
     for layers, says in (({}, "at least one"), ({"bounds": Imagery("scene")}, "taken")):
         with pytest.raises(ConfigError, match=says):
