@@ -661,6 +661,9 @@ class TestUrls:
             Database(url)
         assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
+    def test_a_password_may_look_like_a_url(self):
+        assert Database("host=127.0.0.1 user=me password=s3cret://x dbname=db").name == "me@127.0.0.1/db"
+
     def test_another_kind_of_database(self):
         from sqlalchemy import make_url
 
