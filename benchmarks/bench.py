@@ -1,8 +1,8 @@
 """Tiles per second: the dataset beside the ceiling, and beside what one would write by hand. `make bench`.
 
-A scene and roads are made once in the database at hand (the local server unless PGTILES_URL says otherwise). All contestants read
-the same tiles, in interleaved rounds; medians, and ratios to the first line. Uniformly random tiles and tiles centred on roads are
-told apart, because many a random tile is empty.
+A scene and roads are made in the database at hand (the local server unless PGTILES_URL says otherwise). All contestants read the
+same tiles, in interleaved rounds; medians, and ratios to the first line. Uniformly random tiles and tiles centred on roads are told
+apart, because many a random tile is empty.
 """
 
 import statistics
@@ -30,7 +30,7 @@ def fill(db: Database) -> None:
     smooth = np.repeat(np.repeat(coarse, 32, 1), 32, 2)[:, :SIZE, :SIZE]
     pixels = np.clip(110 + 30 * smooth + 6 * rng.normal(size=smooth.shape), 1, 255).astype("u1")
     with tempfile.TemporaryDirectory() as folder:
-        profile = dict(driver="GTiff", width=SIZE, height=SIZE, count=3, dtype="uint8", crs="EPSG:3857")
+        profile = {"driver": "GTiff", "width": SIZE, "height": SIZE, "count": 3, "dtype": "uint8", "crs": "EPSG:3857"}
         with rasterio.open(
             f"{folder}/scene.tif", "w", transform=from_origin(X0, Y0, RESOLUTION, RESOLUTION), **profile
         ) as file:

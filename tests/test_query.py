@@ -374,7 +374,7 @@ class TestAncestor:
     def test_they_run_as_layers(self, world):
         tiles = Tiles.random(world.grid, within=world.db.extent("scene", 3857), count=4, seed=5)
         got = read(world.db, tiles, {"image": Imagery(self.IMAGE), "mask": Labels(self.LABEL)})
-        for i, (xmin, ymin, xmax, ymax) in enumerate(tiles.bounds):
+        for i, (xmin, _, _, ymax) in enumerate(tiles.bounds):
             tile = f"""
                 (SELECT {i} AS id, ST_AddBand(ST_MakeEmptyRaster(64, 64, {xmin}, {ymax}, 2.5, -2.5, 0, 0, 3857), '8BUI') AS rast) AS tile
             """
