@@ -1,8 +1,8 @@
 """Tiles per second: the dataset beside the ceiling, and beside what one would write by hand. `make bench`.
 
-A scene and roads are made in the database at hand (the local server unless PGTILES_URL says otherwise). All contestants read the
-same tiles, in interleaved rounds; medians, and ratios to the first line. Uniformly random tiles and tiles centred on roads are told
-apart, because many a random tile is empty.
+A scene and roads are made in the database at hand (the local server unless PGTILES_URL says otherwise). All contestants read
+the same tiles, in interleaved rounds; medians, and ratios to the first line. Uniformly random tiles and tiles centred on roads
+are told apart, because many a random tile is empty.
 """
 
 import statistics

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 WRONG_PIXELS = re.compile(r"clamp|truncat|SRID|align|returning (original|NULL)|could not|not found|invalid band", re.I)
 
 
+TOO_LARGE = re.compile(r"exceed the maximum \(65535|invalid memory alloc request size|out of memory", re.I)
+
+
 class _Connection(psycopg.Connection[tuple[Any, ...]]):
     """A connection that keeps what the server remarks (psycopg swallows an error raised in a notice handler)."""
 
@@ -240,15 +243,15 @@ def _resolve(url: str | URL | Engine | None) -> tuple[str, str]:
         known = named.get_dialect()().create_connect_args(named)[1]
         settings = {name: str(value) for name, value in known.items() if name != "context"}
         return conninfo.make_conninfo("", fallback_application_name="pgtiles", **settings), source
-    if "://" in url:
-        scheme, rest = url.split("://", 1)
-        if scheme.split("+")[0] not in {"postgresql", "postgres"}:
-            raise ConfigError(f"url={scheme}://…: expected postgresql://user@host:port/dbname")
-        url = f"postgresql://{rest}"
+    if scheme := re.match(r"(\w+)(?:\+\w+)?://", url):
+        if scheme[1] not in {"postgresql", "postgres"}:
+            raise ConfigError(f"url={scheme[0]}…: expected postgresql://user@host:port/dbname")
+        url = f"postgresql://{url[scheme.end() :]}"
     try:
         return conninfo.make_conninfo(url, fallback_application_name="pgtiles"), source
     except psycopg.ProgrammingError as error:
-        raise ConfigError(f"url: {str(error).strip()}; expected postgresql://user@host:port/dbname") from None
+        said = re.sub(r'".*"', '"…"', str(error).strip())  # libpq quotes what it stumbles over: maybe the password
+        raise ConfigError(f"url: {said}; expected postgresql://user@host:port/dbname") from None
 
 
 def _close(idle: list[_Connection], pid: int) -> None:
@@ -286,6 +289,12 @@ def _translate(error: psycopg.Error, where: str) -> PgtilesError:
         return QueryError(f"{where}: {said}: have its owner GRANT SELECT (and USAGE on the schema) to this user")
     if state[:2] in {"08", "53", "57", "58", "28", "3D"} or not state:
         return DatabaseError(f"{where}: {said}")
-    query = QueryError(" ".join(filter(None, [said, diag.message_hint])))
+    hint = diag.message_hint or ""
+    if TOO_LARGE.search(said):
+        hint = (
+            "\na raster holds at most 65535 pixels a side and 1 GB. A line is burned in whole segments: cut very long ones, "
+            "ST_Segmentize(geom, 1000), or buffer the line; store imagery in blocks (pgtiles load raster makes them of 128 px)"
+        )
+    query = QueryError(" ".join(filter(None, [said, hint])))
     query.position = int(diag.statement_position) if diag.statement_position else None
     return query

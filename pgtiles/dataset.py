@@ -64,19 +64,19 @@ class TileDataset(IterableDataset[Sample]):
         connections: int = 2,
         transform: Transform | None = None,
     ) -> None:
-        for name, value in (("batch_size", batch_size), ("connections", connections)):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ConfigError(f"{name}={value!r}: expected a whole number, 1 or more")
-        if seed < 0:
-            raise ConfigError(f"seed={seed!r}: expected 0 or more")
+        for name, value, least in (("batch_size", batch_size, 1), ("connections", connections, 1), ("seed", seed, 0)):
+            if not (isinstance(value, int) and value >= least) and (name, value) != ("batch_size", None):
+                raise ConfigError(f"{name}={value!r}: expected a whole number, {least} or more")
         self.db = db if isinstance(db, Database) else Database(db)
         self.tiles, self.layers = tiles, dict(layers)
         self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
         self.seed, self.connections, self.transform = seed, connections, transform
         self.plan = Plan.open(self.db, tiles, layers)
         self.db.close()
-        # The epoch under way and the one after it: in shared memory, because the workers of a DataLoader hold copies.
-        self._epochs = torch.tensor([0, 0]).share_memory_()  # type: ignore[no-untyped-call]
+        # In shared memory, because the workers of a DataLoader hold copies: the epoch under way, the one after it, and whether
+        # anybody says which it is; and for each worker of loader(), the tiles it read, and those to which nothing came.
+        self._epochs = _shared(3)
+        self._tally = _shared(0, 1 + len(self.plan.layers))
 
     def __len__(self) -> int:
         """Batches in an epoch (tiles, where batch_size is None)."""
@@ -84,14 +84,15 @@ class TileDataset(IterableDataset[Sample]):
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch that the next iteration reads. Without it, each iteration reads the one after the last."""
-        if epoch < 0:
-            raise ConfigError(f"epoch={epoch!r}: expected 0 or more")
-        self._epochs[:] = epoch
+        if not isinstance(epoch, int) or epoch < 0:
+            raise ConfigError(f"epoch={epoch!r}: expected a whole number, 0 or more")
+        self._epochs[:] = torch.tensor([epoch, epoch, True])
 
     def begin_epoch(self) -> int:
         """Go on to the next epoch, in the process that holds the dataset; its workers follow. Gives its number."""
-        self._epochs[0], self._epochs[1] = self._epochs[1].item(), self._epochs[1].item() + 1
-        return int(self._epochs[0])
+        epoch = int(self._epochs[1])
+        self._epochs[:] = torch.tensor([epoch, epoch + 1, True])
+        return epoch
 
     def loader(self, *, num_workers: int = 0, **kwargs: Any) -> DataLoader[Sample]:
         """A DataLoader with the right settings: batches come from the dataset, in the same order for any num_workers.
@@ -102,6 +103,7 @@ class TileDataset(IterableDataset[Sample]):
         if not_ours := {"batch_size", "shuffle", "sampler", "batch_sampler", "drop_last"} & kwargs.keys():
             raise ConfigError(f"loader({', '.join(sorted(not_ours))}=…): the dataset itself decides on batches and their order")
         kwargs = {"persistent_workers": num_workers > 0} | kwargs
+        self._tally = _shared(num_workers, 1 + len(self.plan.layers))
         return _Loader(self, batch_size=None, num_workers=num_workers, **kwargs)
 
     def close(self) -> None:
@@ -114,6 +116,11 @@ class TileDataset(IterableDataset[Sample]):
             epoch, worker, workers = self.begin_epoch(), 0, 1
         else:
             epoch, worker, workers = int(self._epochs[0]), info.id, info.num_workers
+            if not self._epochs[2]:
+                text = (
+                    "call set_epoch(epoch) before each epoch, or use dataset.loader(): this DataLoader does not say which it is"
+                )
+                warnings.warn(text, PgtilesWarning, stacklevel=2)
         return self._stream(epoch, worker, workers)  # a generator of its own, so that the epoch is fixed here and now
 
     def _stream(self, epoch: int, worker: int, workers: int) -> Iterator[Sample]:
@@ -122,11 +129,14 @@ class TileDataset(IterableDataset[Sample]):
         mine = order.share(units, worker=worker, workers=workers)
         if self.batch_size is None:  # one statement reads many tiles all the same
             mine = [np.concatenate(mine[k : k + SINGLE]) for k in range(0, len(mine), SINGLE)]
-        empty, read = np.zeros(len(self.plan.layers), int), 0
+        counted = np.zeros(1 + len(self.plan.layers), int)
         for batch in self._ahead(mine):
-            empty, read = empty + batch.empty, read + len(batch.sample["tile_id"])
+            counted += (len(batch.sample["tile_id"]), *batch.empty)
             yield from self._samples(batch.sample, epoch)
-        self._report(empty, read, epoch)
+        if get_worker_info() is not None and worker < len(self._tally):
+            self._tally[worker] = torch.from_numpy(counted)  # the main process sums up and reports
+        else:
+            self.report(counted.tolist(), epoch)
 
     def _ahead(self, units: list[NDArray[np.int64]]) -> Iterator[Batch]:
         """The batches in order, while threads read the next ones."""
@@ -159,10 +169,11 @@ class TileDataset(IterableDataset[Sample]):
         mixed = np.random.SeedSequence([self.seed, epoch, tile_id % 2**64]).generate_state(1, np.uint64)[0]
         return torch.Generator().manual_seed(int(mixed) % 2**63)
 
-    def _report(self, empty: NDArray[np.int64], read: int, epoch: int) -> None:
-        """Say what an epoch lacked: nothing that is missing from the data passes in silence."""
-        for layer, missing in zip(self.plan.layers, empty.tolist(), strict=True):
-            if layer.burned and missing == read:
+    def report(self, counted: list[int], epoch: int) -> None:
+        """Warn of what an epoch lacked: counted are the tiles read, and for each layer those to which nothing came."""
+        read, *empty = counted
+        for layer, missing in zip(self.plan.layers, empty, strict=True):
+            if layer.burned and missing == read > 0:
                 text = f"no row of the query met any of the {read} tiles of epoch {epoch}: do labels and tiles meet?"
             elif missing and not layer.burned:
                 text = f"{missing} of {read} tiles of epoch {epoch} have no imagery at all, and hold {layer.fill:g}"
@@ -172,12 +183,29 @@ class TileDataset(IterableDataset[Sample]):
 
 
 class _Loader(DataLoader[Sample]):
-    """A DataLoader that goes on to the next epoch in the main process, before its workers ask which one it is."""
+    """A DataLoader that goes on to the next epoch in the main process, before its workers ask which one it is, and sums up what
+    they missed.
+    """
+
+    dataset: TileDataset
 
     def __iter__(self) -> Any:
-        if self.num_workers:
-            self.dataset.begin_epoch()  # type: ignore[attr-defined]  # without workers, the dataset's own __iter__ does
-        return super().__iter__()
+        if not self.num_workers:
+            return super().__iter__()  # the dataset's own __iter__ does it all
+        epoch, tally = self.dataset.begin_epoch(), self.dataset._tally
+        return self._summed_up(super().__iter__(), tally, epoch)
+
+    def _summed_up(self, batches: Iterator[Sample], tally: torch.Tensor, epoch: int) -> Iterator[Sample]:
+        tally.zero_()
+        yield from batches
+        self.dataset.report(tally.sum(dim=0).tolist(), epoch)
 
     def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
+        return len(self.dataset)
+
+
+def _shared(*shape: int) -> torch.Tensor:
+    """Zeros that the workers of a DataLoader see too."""
+    zeros = torch.zeros(shape, dtype=torch.int64)
+    zeros.share_memory_()  # type: ignore[no-untyped-call]
+    return zeros

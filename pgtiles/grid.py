@@ -39,6 +39,11 @@ def _pair(name: str, value: object, kind: type) -> tuple[Any, Any]:
     return kind(pair[0]), kind(pair[1])
 
 
+def _whole(name: str, value: object, least: int) -> None:
+    if not isinstance(value, int | np.integer) or value < least:
+        raise ConfigError(f"{name}={value!r}: expected a whole number, {least} or more")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Grid:
     """A north-up pixel lattice and the size of the tiles on it.
@@ -146,8 +151,8 @@ class Tiles:
         Places are drawn with replacement, so tiles overlap and may repeat. The same seed gives the same tiles.
         Raises `ConfigError` where no tile fits, or where too little of the region can hold one.
         """
-        if count < 1:
-            raise ConfigError(f"count={count!r}: expected at least one tile")
+        _whole("count", count, 1)
+        _whole("seed", seed, 0)
         region, (c0, c1, r0, r1) = _region(grid, within)
         rng = np.random.default_rng(seed)
         cols, rows, drawn = np.empty(0, np.int64), np.empty(0, np.int64), 0
@@ -224,7 +229,8 @@ class Tiles:
             raise ConfigError(f"split shares {shares}: expected at least two positive numbers")
         (rx, ry), (h, w) = self.grid.pixel, self.grid.shape
         widest = max(rx * w, ry * h) + gap
-        if gap < 0 or block < widest:
+        _whole("seed", seed, 0)
+        if not 0 <= gap < math.inf or not widest <= block < math.inf:
             raise ConfigError(f"block={block!r}, gap={gap!r}: expected gap >= 0 and block >= tile + gap, here {widest:g}")
         return Split._deal(self, shares, block, gap, seed)
 
@@ -242,7 +248,7 @@ class Split:
     def _deal(cls, tiles: Tiles, shares: Mapping[str, float], block: float, gap: float, seed: int) -> Split:
         bounds, names = tiles.bounds, list(shares)
         home = np.floor((bounds[:, :2] + bounds[:, 2:]) / 2 / block)  # (N, 2) the block that holds the centre
-        # a tile grown by half the gap must touch blocks of one split only; as block >= tile + gap, its corners tell all.
+        # A tile grown by half the gap must touch blocks of one split only; as block >= tile + gap, its corners tell all.
         # Two grown tiles of different splits then share no ground, so that the tiles are at least a gap apart.
         grown = bounds + np.array([-1, -1, 1, 1]) * gap / 2
         corners = np.floor(np.stack([grown[:, [0, 1]], grown[:, [2, 1]], grown[:, [0, 3]], grown[:, [2, 3]]]) / block)
@@ -258,6 +264,13 @@ class Split:
         kept = (sides == sides[0]).all(axis=0)
         train, val, test = (tiles[kept & (sides[0] == i)] for i in range(len(names)))
         dropped = len(tiles) - int(kept.sum())
+        if lost := [name for name, part in (("train", train), ("val", val), ("test", test)) if shares[name] and not len(part)]:
+            warnings.warn(
+                f"no tile is left for {' and '.join(lost)}: the land has {len(blocks)} blocks of {block:g}; smaller ones give "
+                "each split its share",
+                PgtilesWarning,
+                stacklevel=3,
+            )
         if dropped > len(tiles) / 5:
             warnings.warn(
                 f"{dropped} of {len(tiles)} tiles were dropped because they lie within gap={gap:g} of another split: "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ConfigError, DependencyError
+from .errors import ConfigError, DependencyError, MissingError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +22,7 @@ def batch(
     path: str | Path | None = None,
     *,
     classes: Mapping[int, str] | None = None,
-    bands: Sequence[int] = (1, 2, 3),
+    bands: Sequence[int] | None = None,
     background: int = 0,
     count: int = 4,
     title: str | None = None,
@@ -32,7 +32,9 @@ def batch(
     sample: a batch as `TileDataset` or `read` gives it, tensors or arrays; (B, C, H, W) is an image, (B, H, W) a mask.
     path: a file to write, PNG or whatever else matplotlib writes; whole or not at all.
     classes: names of the mask's values, for the legend; values without one are shown as numbers.
-    bands: which bands are red, green and blue, from 1; the first alone, in grey, where there are fewer than three.
+    bands: which bands are red, green and blue, from 1, or which one is shown in grey; the first three unless given, or the
+    first where there are fewer.
+    count: how many tiles at most.
     background: the value that is not coloured.
     """
     try:
@@ -40,6 +42,8 @@ def batch(
         from matplotlib.patches import Patch
     except ImportError as error:
         raise DependencyError("pictures need matplotlib: pip install 'pgtiles[plot]'") from error
+    if count < 1:
+        raise ConfigError(f"count={count!r}: expected at least one tile")
     arrays = {name: np.asarray(value) for name, value in sample.items() if name not in {"bounds", "tile_id"}}
     images = {name: array for name, array in arrays.items() if array.ndim == 4}
     masks = {name: array for name, array in arrays.items() if array.ndim == 3}
@@ -77,10 +81,13 @@ def batch(
     return figure
 
 
-def stretched(images: NDArray[Any], bands: Sequence[int] = (1, 2, 3)) -> NDArray[np.float32]:
+def stretched(images: NDArray[Any], bands: Sequence[int] | None = None) -> NDArray[np.float32]:
     """(N, C, H, W) of any type to (N, H, W, 3) in 0 to 1: the 2nd to the 98th percentile of each band, over all images."""
     count = images.shape[1]
-    chosen = [b - 1 for b in bands] if count >= 3 and max(bands) <= count else [0, 0, 0]
+    wanted = tuple(bands) if bands is not None else (1, 2, 3) if count >= 3 else (1,)
+    if len(wanted) not in (1, 3) or not all(1 <= band <= count for band in wanted):
+        raise ConfigError(f"bands={bands!r}: expected one or three band numbers from 1 to {count}, which is what the image has")
+    chosen = [band - 1 for band in wanted] * (3 // len(wanted))
     out = np.moveaxis(images[:, chosen].astype(np.float32), 1, -1)
     low, high = np.nanpercentile(out, (2, 98), axis=(0, 1, 2))
     return cast("NDArray[np.float32]", np.nan_to_num(np.clip((out - low) / np.maximum(high - low, 1e-6), 0, 1)))
@@ -102,6 +109,11 @@ def overlaid(image: NDArray[Any] | None, mask: NDArray[Any], colours: Mapping[in
 def save(figure: Figure, path: str | Path) -> Path:
     """Write the picture, whole or not at all."""
     path = Path(path)
+    if path.suffix[1:].lower() not in figure.canvas.get_supported_filetypes():
+        known = ", ".join(sorted(figure.canvas.get_supported_filetypes()))
+        raise ConfigError(f"{path}: expected a picture's name, ending in one of {known}")
+    if not path.parent.is_dir():
+        raise MissingError(f"{path}: there is no folder {path.parent}")
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
         figure.savefig(part, dpi=110)

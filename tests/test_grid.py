@@ -415,7 +415,9 @@ class TestSets:
 def nearest(split):
     """The least distance between tiles of different splits, by shapely, over all pairs."""
     parts = [boxes(part) for part in (split.train, split.val, split.test) if len(part)]
-    return min((shapely.distance(a[:, None], b[None]).min() for a, b in combinations(parts, 2)), default=np.inf)
+    return min(
+        (shapely.STRtree(a).query_nearest(b, return_distance=True)[1].min() for a, b in combinations(parts, 2)), default=np.inf
+    )
 
 
 class TestSplit:
@@ -434,6 +436,13 @@ class TestSplit:
             assert len(part) / len(ids) == pytest.approx(share, abs=0.04)
             np.testing.assert_array_equal(part.bounds, tiles[part.ids].bounds)
             assert (np.diff(part.ids) > 0).all()  # the tiles' own order
+
+    @pytest.mark.usefixtures("quiet")  # most are dropped, which is said
+    def test_where_tiles_lie_close_the_gap_is_true_and_no_wider_than_it_must(self):
+        """A tile on every place: the nearest of two splits are a gap apart, and at most a pixel more on either side."""
+        split = Tiles.sliding(GRID, within=(0, 0, 72, 72), stride=1).split(**self.SHARES, block=24, gap=8, seed=2)
+        assert min(map(len, (split.train, split.val, split.test))) > 20
+        assert 8 <= nearest(split) <= 8 + 2
 
     def test_only_what_must_go_is_dropped(self):
         """Tiles that lie deep within their block stay, all of them."""

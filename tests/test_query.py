@@ -199,6 +199,19 @@ def test_an_error_while_running_names_layer_and_tile(world, tiles):
         read(world.db, tiles, {"good": Labels(ROADS), "bad": Labels(query)})
 
 
+@pytest.mark.parametrize("far", [(100_000, 50_000), (60_000, 40_000)])
+def test_a_fragment_that_no_raster_holds(db, far):
+    """Past 65535 pixels a side, and past 1 GB."""
+    from pgtiles import Grid
+
+    tiles = Tiles(Grid(srid=3857, resolution=1, size=32), np.array([0]), np.array([0]))
+    line = f"SELECT ST_MakeLine(ST_Centroid(tile.geom), ST_Translate(ST_Centroid(tile.geom), {far[0]}, {far[1]})) AS geom FROM tile"
+    with pytest.raises(QueryError, match=r"(?s)layer 'm', tile 0 .*ST_Segmentize\(geom, 1000\)"):
+        read(db, tiles, {"m": Labels(line)})
+    cut = line.replace("SELECT ST_MakeLine(", "SELECT ST_Segmentize(ST_MakeLine(").replace(") AS geom", "), 1000) AS geom")
+    assert read(db, tiles, {"m": Labels(cut)})["m"].any()
+
+
 def test_writing_is_refused_even_through_a_function(db, world):
     with db.connection() as conn:
         conn.execute("CREATE TABLE canary (n int)")
