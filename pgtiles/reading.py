@@ -114,6 +114,7 @@ class _Canvas:
         self.corners = list(zip(bounds[:, 0].tolist(), bounds[:, 3].tolist(), strict=True))  # x, y of the upper left
         self.scale = (plan.grid.pixel[0], -plan.grid.pixel[1])
         self.at = (-1, -1, 0)  # layer, tile and n of the last row
+        self.met = False  # whether anything of this layer has come into this tile
         self.painted: list[Window] = []  # what the rasters before have covered, in this tile and layer
 
     def paste(self, row: bytes) -> None:
@@ -123,8 +124,7 @@ class _Canvas:
         if (fields, l1, l2, l3, l4) != ROW_LENGTHS or length != len(row) - ROW.size:
             raise self._null(row)
         if (number, tile) != self.at[:2]:
-            self.reached[number] += 1
-            self.painted = []
+            self.met, self.painted = False, []
         elif n <= self.at[2]:
             raise DataError(f"{self._where(number, tile)}: the server sent raster {n} after {self.at[2]}")
         self.at = (number, tile, n)
@@ -132,6 +132,8 @@ class _Canvas:
         window = self._window(raster, number, tile)
         if window is None:
             return
+        self.reached[number] += not self.met
+        self.met = True
         (y0, y1, x0, x1), (top, left) = window
         target = self.arrays[number][tile, ..., y0:y1, x0:x1]
         pixels = raster.pixels[:, y0 - top : y1 - top, x0 - left : x1 - left]
