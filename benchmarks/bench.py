@@ -24,7 +24,7 @@ ROADS = "SELECT ST_Buffer(way, 6) AS geom FROM bench_roads WHERE ST_DWithin(way,
 
 
 def fill(db: Database) -> None:
-    """A scene of smooth noise in 3 bands, and 20,000 crooked roads that crowd around a few towns."""
+    """A scene of smooth noise in 3 bands, and 3,000 crooked roads that crowd around a few towns."""
     rng = np.random.default_rng(0)
     coarse = rng.normal(size=(3, SIZE // 32 + 1, SIZE // 32 + 1))
     smooth = np.repeat(np.repeat(coarse, 32, 1), 32, 2)[:, :SIZE, :SIZE]
@@ -36,9 +36,9 @@ def fill(db: Database) -> None:
         ) as file:
             file.write(pixels)
         load.raster(db, [Path(folder) / "scene.tif"], "bench_scene", replace=True)
-    towns = rng.uniform(0.1, 0.9, (8, 2))[rng.integers(0, 8, 20_000)]
+    towns = rng.uniform(0.1, 0.9, (8, 2))[rng.integers(0, 8, 3_000)]
     start = (towns + rng.normal(0, 0.08, towns.shape)) * [SIZE * RESOLUTION, -SIZE * RESOLUTION] + [X0, Y0]
-    steps = np.cumsum(rng.normal(0, 40, (20_000, 6, 2)), axis=1) + start[:, None]
+    steps = np.cumsum(rng.normal(0, 40, (3_000, 6, 2)), axis=1) + start[:, None]
     with db.connection() as conn, conn.transaction():
         conn.execute("DROP TABLE IF EXISTS bench_roads")
         conn.execute("CREATE TABLE bench_roads (id int PRIMARY KEY, way geometry(LineString, 3857))")
