@@ -691,7 +691,7 @@ class TestUnreachable:
         ("wrong", "says"),
         [
             ({"password": "s3cret-and-wrong"}, "password.*\ncheck the user and the password"),
-            ({"user": "no_such_user", "password": "s3cret-and-wrong"}, "no_such_user.*\ncheck the user"),
+            ({"user": "no_such_user", "password": "s3cret-and-wrong"}, "no_such_user.*\ncheck the (user|database)"),
             ({"dbname": "no_such_database"}, r'"no_such_database" does not exist.*\ncheck the database'),
             ({"port": free_port(), "password": "s3cret-and-wrong"}, "\nis the server up, and does it listen there"),
             ({"host": "/no/such/folder", "password": "s3cret-and-wrong"}, "\nis the server up"),
@@ -699,7 +699,9 @@ class TestUnreachable:
         ids=["password", "user", "database", "port", "socket"],
     )
     def test_one_error_that_says_where_and_never_the_password(self, world, tiles, wrong, says):
-        known = conninfo_to_dict(world.url) | wrong
+        if list(wrong) == ["password"] and not conninfo_to_dict(world.url).get("password"):
+            pytest.skip("this server asks for no password")
+        known = {"password": "never told"} | conninfo_to_dict(world.url) | wrong
         begun = time.monotonic()
         with pytest.raises(DatabaseError, match=f"(?s){says}") as caught:
             TileDataset(make_conninfo(**known), tiles, LAYERS)
