@@ -108,7 +108,7 @@ class Database:
                 yield conn
         finally:
             if not conn.closed and conn.info.transaction_status != TransactionStatus.IDLE:
-                conn.close()  # an error or an abandoned COPY: a new connection costs 2 ms and is certainly clean
+                conn.close()  # an error or an abandoned COPY: a new connection is certainly clean
             if not conn.closed:
                 with self._lock:
                     self._idle.append(conn)

@@ -74,9 +74,9 @@ class TileDataset(IterableDataset[Sample]):
         self.plan = Plan.open(self.db, tiles, layers)
         self.db.close()
         # In shared memory, because the workers of a DataLoader hold copies: the epoch under way, the one after it, and whether
-        # anybody says which it is; and for each worker of loader(), the tiles it read, and those to which nothing came.
+        # anybody says which it is; and where the workers that loader() is about to start note what they read.
         self._epochs = _shared(3)
-        self._tally = _shared(0, 1 + len(self.plan.layers))
+        self.tally: torch.Tensor | None = None
 
     def __len__(self) -> int:
         """Batches in an epoch (tiles, where batch_size is None)."""
@@ -103,7 +103,6 @@ class TileDataset(IterableDataset[Sample]):
         if not_ours := {"batch_size", "shuffle", "sampler", "batch_sampler", "drop_last"} & kwargs.keys():
             raise ConfigError(f"loader({', '.join(sorted(not_ours))}=…): the dataset itself decides on batches and their order")
         kwargs = {"persistent_workers": num_workers > 0} | kwargs
-        self._tally = _shared(num_workers, 1 + len(self.plan.layers))
         return _Loader(self, batch_size=None, num_workers=num_workers, **kwargs)
 
     def close(self) -> None:
@@ -133,8 +132,8 @@ class TileDataset(IterableDataset[Sample]):
         for batch in self._ahead(mine):
             counted += (len(batch.sample["tile_id"]), *batch.empty)
             yield from self._samples(batch.sample, epoch)
-        if get_worker_info() is not None and worker < len(self._tally):
-            self._tally[worker] = torch.from_numpy(counted)  # the main process sums up and reports
+        if get_worker_info() is not None and self.tally is not None:
+            self.tally[worker] = torch.from_numpy(counted)  # the main process sums up and reports
         else:
             self.report(counted.tolist(), epoch)
 
@@ -189,16 +188,24 @@ class _Loader(DataLoader[Sample]):
 
     dataset: TileDataset
 
+    def __init__(self, dataset: TileDataset, **kwargs: Any) -> None:
+        super().__init__(dataset, **kwargs)
+        # a row for each worker: the tiles it read in this epoch, and for each layer those to which nothing came
+        self.tally = _shared(self.num_workers, 1 + len(dataset.plan.layers))
+
     def __iter__(self) -> Any:
         if not self.num_workers:
             return super().__iter__()  # the dataset's own __iter__ does it all
-        epoch, tally = self.dataset.begin_epoch(), self.dataset._tally
-        return self._summed_up(super().__iter__(), tally, epoch)
+        epoch = self.dataset.begin_epoch()
+        self.tally.zero_()  # before the workers start: a short epoch is read while nobody has asked for a batch
+        self.dataset.tally = self.tally
+        batches = super().__iter__()
+        self.dataset.tally = None  # they have it by now; workers of another DataLoader report for themselves
+        return self._summed_up(batches, epoch)
 
-    def _summed_up(self, batches: Iterator[Sample], tally: torch.Tensor, epoch: int) -> Iterator[Sample]:
-        tally.zero_()
+    def _summed_up(self, batches: Iterator[Sample], epoch: int) -> Iterator[Sample]:
         yield from batches
-        self.dataset.report(tally.sum(dim=0).tolist(), epoch)
+        self.dataset.report(self.tally.sum(dim=0).tolist(), epoch)
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -79,7 +79,10 @@ class Imagery:
     def open(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
         """Decide between the native and the warped path from the rasters' own headers."""
         wish = {field.name: getattr(self, field.name) for field in fields(self)}
-        return open_rasters(db, tiles, name, number, **wish)
+        opened = open_rasters(db, tiles, name, number, **wish)
+        if not fits(opened.fill, np.dtype(opened.dtype)):
+            raise ConfigError(f"dtype={opened.dtype!r} does not hold {opened.fill:g}, the nodata value of {self.source!s:.60}")
+        return opened
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ class Labels:
 
     def _open_rasters(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
         if self.buffer is not None or self.where is not None:
-            raise ConfigError(f"layer {name!r}: buffer= and where= go with geometries; {self.source!s:.60} gives rasters")
+            raise ConfigError(f"buffer= and where= go with geometries; {self.source!s:.60} gives rasters")
         opened = open_rasters(
             db, tiles, name, number, source=self.source, bands=(1,), resampling="nearest", column=self.column, dtype=self.dtype,
             srid=self.srid,

@@ -92,15 +92,11 @@ def _located(db: Database, plan: Plan, tiles: Tiles, error: QueryError) -> Query
     for layer in plan.layers:
         for tile in range(len(tiles)):
             try:
-                read_batch_rows(db, Plan(plan.grid, (layer,)), tiles[tile])
+                for _ in db.copy(Plan(plan.grid, (layer,)).statement(tiles[tile])):
+                    pass
             except QueryError as again:
                 return QueryError(f"layer {layer.name!r}, tile {tiles.ids[tile]} at {_bounds(tiles, tile)}: {again}")
     return error
-
-
-def read_batch_rows(db: Database, plan: Plan, tiles: Tiles) -> int:
-    """How many fragments a batch has; they are fetched and dropped."""
-    return sum(1 for _ in db.copy(plan.statement(tiles)))
 
 
 class _Canvas:

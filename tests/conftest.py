@@ -86,6 +86,23 @@ def db(database_url):
         yield database
 
 
+@pytest.fixture
+def schema_db(world):
+    """A schema of the test's own: a database for each of many small tests would take longer than they do."""
+    with world.db.connection() as conn:
+        conn.execute("CREATE SCHEMA mine")
+    with Database(f"{world.url}?options=-csearch_path%3Dmine%2Cpublic") as database:
+        yield database
+    with world.db.connection() as conn:
+        conn.execute("DROP SCHEMA mine CASCADE")
+
+
+def ask(db, statement):
+    """All rows of a statement."""
+    with db.connection() as conn:
+        return conn.execute(statement).fetchall()
+
+
 def scene(seed=0, shape=(3, HEIGHT, WIDTH), dtype="uint8"):
     """Noise over a smooth relief: no two pixels can be exchanged unseen, and resampling has something to get wrong."""
     rng = np.random.default_rng(seed)

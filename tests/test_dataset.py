@@ -433,7 +433,7 @@ class TestConnections:
     def test_an_iterator_that_nobody_asks_begins_nothing(self, make, backends):
         stream = iter(make())
         assert threads() == []
-        assert not backends()
+        assert settles(lambda: not backends())  # one that was just closed takes a moment to go
         del stream
 
     @pytest.mark.parametrize("persistent", [False, True])

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from conftest import ask
 from rasterio.control import GroundControlPoint
 from rasterio.io import MemoryFile
 
-from pgtiles import Database, load, rasterfile
+from pgtiles import load, rasterfile
 from pgtiles.errors import ConfigError, LoadError, MissingError
 from pgtiles.wkb import decode
 
@@ -36,19 +37,8 @@ def write(path, pixels, transform=NORTH_UP, crs="EPSG:3857", **more):
 
 
 @pytest.fixture
-def db(world):
-    """A schema of the test's own: a database for each of so many tests would take longer than they do."""
-    with world.db.connection() as conn:
-        conn.execute("CREATE SCHEMA mine")
-    with Database(f"{world.url}?options=-csearch_path%3Dmine%2Cpublic") as database:
-        yield database
-    with world.db.connection() as conn:
-        conn.execute("DROP SCHEMA mine CASCADE")
-
-
-def ask(db, statement):
-    with db.connection() as conn:
-        return conn.execute(statement).fetchall()
+def db(schema_db):
+    return schema_db
 
 
 def dumped(db, table, transform=NORTH_UP):

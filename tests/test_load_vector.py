@@ -9,8 +9,9 @@ import numpy as np
 import pyogrio
 import pytest
 import shapely
+from conftest import ask
 
-from pgtiles import Database, load, vectorfile
+from pgtiles import load, vectorfile
 from pgtiles.errors import ConfigError, LoadError, MissingError
 
 FORMATS = {"gpkg": "GPKG", "geojson": "GeoJSON", "shp": "ESRI Shapefile", "fgb": "FlatGeobuf"}
@@ -18,19 +19,8 @@ BOW_TIE = shapely.Polygon([(0, 0), (4, 4), (4, 0), (0, 4)])
 
 
 @pytest.fixture
-def db(world):
-    """A schema of the test's own: a database for each of so many tests would take longer than they do."""
-    with world.db.connection() as conn:
-        conn.execute("CREATE SCHEMA mine")
-    with Database(f"{world.url}?options=-csearch_path%3Dmine%2Cpublic") as database:
-        yield database
-    with world.db.connection() as conn:
-        conn.execute("DROP SCHEMA mine CASCADE")
-
-
-def ask(db, statement):
-    with db.connection() as conn:
-        return conn.execute(statement).fetchall()
+def db(schema_db):
+    return schema_db
 
 
 def write(path, shapes, crs="EPSG:32631", kind="Unknown", layer=None, append=False, **fields):

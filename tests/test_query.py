@@ -338,6 +338,16 @@ class TestImagerySources:
         with pytest.raises(DataError, match=r"tile 0 at .*: pixel value \d+ of type 16BUI does not fit dtype='uint8'"):
             read(db, tiles, {"i": Imagery("t", dtype="uint8")})
 
+    def test_a_dtype_that_does_not_hold_nodata(self, db, tmp_path):
+        from conftest import scene, write_tiff
+
+        from pgtiles import Grid, load
+
+        load.raster(db, [write_tiff(tmp_path / "t.tif", scene(0, (1, 80, 80), "int16"), nodata=-9999)], "t")
+        tiles = Tiles(Grid.like(db, "t", size=64), np.array([0]), np.array([0]))
+        with pytest.raises(ConfigError, match="layer 'i': dtype='uint8' does not hold -9999"):
+            read(db, tiles, {"i": Imagery("t", dtype="uint8")})
+
     def test_missing_srid(self, db, tmp_path):
         from conftest import scene, write_tiff
 
