@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import os
 import runpy
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -23,12 +20,11 @@ from rich.table import Table
 
 from . import load as loading
 from .database import Database
-from .errors import ConfigError, MissingError, PgtilesError, PgtilesWarning
-from .grid import Grid, Tiles
-from .layers import Imagery, Labels, Layer
-from .reading import Plan, read_batch
+from .errors import PgtilesError, PgtilesWarning
+from .reading import read_batch
 from .server import LocalServer
 from .template import folder
+from .view import Url, View, size_of, viewing
 
 typer_app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
@@ -39,7 +35,6 @@ load_app = typer.Typer(no_args_is_help=True, help="Load files into tables, all o
 typer_app.add_typer(load_app, name="load")
 out, err = (Console(stderr=stderr, soft_wrap=True, highlight=False, emoji=False) for stderr in (False, True))
 
-Url = Annotated[str | None, typer.Option(help="postgresql://user@host:port/dbname")]
 Home = Annotated[Path | None, typer.Option("--path", help="Folder of the server; the user's data folder unless given.")]
 Srid = Annotated[int | None, typer.Option(help="EPSG code, where the file doesn't say it or says it wrongly.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace a table that is already there.")]
@@ -129,72 +124,10 @@ def _say_loaded(loaded: Any) -> None:
 # -- looking
 
 
-@dataclass(frozen=True, kw_only=True)
-class View:
-    """What to look at, in the options that preview, sql and check share."""
-
-    image: Annotated[str | None, typer.Option(help="Raster table, or a file with SQL that gives rast.")] = None
-    bands: Annotated[str | None, typer.Option(help="Bands, from 1: 1,2,3")] = None
-    labels: Annotated[str | None, typer.Option(help="File with SQL that gives geom, or a table.")] = None
-    where: Annotated[str | None, typer.Option(help="Condition on a label table's columns.")] = None
-    value: Annotated[str, typer.Option(help="What a label table's features burn: a number or a column.")] = "1"
-    buffer: Annotated[float | None, typer.Option(help="Ground metres by which labels are widened.")] = None
-    srid: Annotated[int | None, typer.Option(help="SRID of the tiles; the imagery's unless given.")] = None
-    resolution: Annotated[float | None, typer.Option(help="CRS units per pixel; the imagery's unless given.")] = None
-    size: Annotated[int, typer.Option(help="Pixels along a tile's side.")] = 256
-    within: Annotated[str | None, typer.Option(help="xmin,ymin,xmax,ymax in the tiles' SRID; all imagery unless given.")] = None
-    seed: Annotated[int, typer.Option(help="Of the tiles' places.")] = 0
-    url: Url = None
-
-    def open(self, count: int) -> tuple[Database, Tiles, Plan]:
-        """The database, random tiles on the grid and in the region asked for, and the layers, opened."""
-        db = Database(self.url)
-        err.print(f"database: {db.name} ({db.source})", markup=False)
-        layers, grid = self._layers(), self._grid(db)
-        if not self.within and not self._table:
-            raise ConfigError("no raster table to take the tiles' region from: give --within xmin,ymin,xmax,ymax")
-        box = _numbers("--within", self.within, float) if self.within else db.extent(self._table, grid.srid)
-        tiles = Tiles.random(grid, within=cast("tuple[float, float, float, float]", box), count=count, seed=self.seed)
-        return db, tiles, Plan.open(db, tiles, layers)
-
-    @property
-    def _table(self) -> str:
-        """The imagery's table; none where a query gives it, or nothing does."""
-        return "" if self.image is None or _is_file(self.image) else self.image
-
-    def _layers(self) -> dict[str, Layer]:
-        layers: dict[str, Layer] = {}
-        if self.image:
-            layers["image"] = Imagery(_source(self.image), bands=_numbers("--bands", self.bands, int) if self.bands else None)
-        if self.labels:
-            value = _number_or_column(self.value)
-            layers["mask"] = Labels(_source(self.labels), value=value, where=self.where, buffer=self.buffer)
-        if not layers:
-            raise ConfigError("nothing to read: give --image, --labels or both")
-        return layers
-
-    def _grid(self, db: Database) -> Grid:
-        if self.srid and self.resolution:
-            return Grid(srid=self.srid, resolution=self.resolution, size=self.size)
-        if self.srid or not self._table:
-            raise ConfigError("the tiles' lattice is not known: give --srid and --resolution, or a raster table and no --srid")
-        like = Grid.like(db, self._table, size=self.size)
-        return Grid(srid=like.srid, resolution=self.resolution or like.resolution, size=self.size, origin=like.origin)
-
-
-def viewing(command: Callable[..., None]) -> Callable[..., None]:
-    """The command of a `View`, as typer takes it: the view's options stand in front of its own."""
-    shared = inspect.signature(View, eval_str=True).parameters
-    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-
-    @functools.wraps(command)
-    def call(**options: Any) -> None:
-        command(View(**{name: options.pop(name) for name in shared}), **options)
-
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [parameter.replace(kind=keyword) for parameter in (*shared.values(), *own)]
-    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return call
+def _database(url: str | None) -> Database:
+    db = Database(url)
+    err.print(f"database: {db.name} ({db.source})", markup=False)
+    return db
 
 
 @typer_app.command()
@@ -203,17 +136,18 @@ def preview(view: View, count: Count = 4, output: Picture = Path("preview.png"))
     """Draw some tiles, image beside labels, to a PNG."""
     from . import plot
 
-    db, tiles, plan = view.open(count)
+    db = _database(view.url)
+    tiles, plan = view.open(db, count)
     with err.status("reading tiles"):
         plot.batch(read_batch(db, plan, tiles).sample, output, count=count)
-    out.print(f"{output}: {len(tiles)} tiles of {_size(tiles)}", markup=False)
+    out.print(f"{output}: {len(tiles)} tiles of {size_of(tiles)}", markup=False)
 
 
 @typer_app.command()
 @viewing
 def sql(view: View, count: Count = 2) -> None:
     """Print the exact statement that reads some tiles, ready for psql."""
-    _, tiles, plan = view.open(count)
+    tiles, plan = view.open(_database(view.url), count)
     print(plan.statement(tiles).as_string(None) + ";")
 
 
@@ -221,10 +155,11 @@ def sql(view: View, count: Count = 2) -> None:
 @viewing
 def check(view: View, count: Count = 64) -> None:
     """Say for each layer which path its pixels take, and why; and what would make it faster."""
-    db, tiles, plan = view.open(count)
+    db = _database(view.url)
+    tiles, plan = view.open(db, count)
     with err.status(f"reading {len(tiles)} tiles"):
         empty = np.sum([read_batch(db, plan, tiles[k : k + 8]).empty for k in range(0, len(tiles), 8)], axis=0)
-    out.print(f"{db.name}: {len(tiles)} tiles of {_size(tiles)}", markup=False)
+    out.print(f"{db.name}: {len(tiles)} tiles of {size_of(tiles)}", markup=False)
     table = Table("layer", "path", "tile", "dtype", "empty", "why")
     for layer, none in zip(plan.layers, empty, strict=True):
         shape = " × ".join(map(str, layer.shape))
@@ -241,44 +176,6 @@ def demo(
     """Train a road model on a real SpaceNet scene, straight out of PostGIS: a few minutes on two cores."""
     sys.path.insert(0, str(folder("examples")))
     runpy.run_path(str(folder("examples") / "demo.py"))["main"](output=output, seed=seed, url=url)
-
-
-def _is_file(text: str) -> bool:
-    try:
-        return Path(text).is_file()
-    except OSError:  # SQL may be longer than a file's name
-        return False
-
-
-def _source(text: str) -> str:
-    """What the file of this name holds; else the text itself, a table's name or SQL."""
-    if not _is_file(text):
-        if text.endswith(".sql"):
-            raise MissingError(f"there is no file {text}")
-        return text
-    try:
-        return Path(text).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{text} is not text in UTF-8: {error}") from None
-
-
-def _numbers(option: str, text: str, kind: type) -> tuple[Any, ...]:
-    try:
-        return tuple(kind(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(f"{option} {text}: expected numbers with commas between them") from None
-
-
-def _number_or_column(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _size(tiles: Tiles) -> str:
-    (h, w), (x, y) = tiles.grid.shape, tiles.grid.pixel
-    return f"{w} × {h} px at {x:g} × {y:g} CRS units, SRID {tiles.grid.srid}"
 
 
 @contextmanager

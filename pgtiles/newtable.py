@@ -6,9 +6,12 @@ everybody reads the old one, undisturbed, and a load that fails, or is killed, l
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -17,7 +20,27 @@ from psycopg import sql
 from . import catalog
 from .database import Database, _Connection
 from .errors import ConfigError, LoadError, MissingError
+from .rasterfile import RasterFile
 from .template import Slot, compose
+from .vectorfile import VectorFile
+
+Progress = Callable[[int, int], None]
+File = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a load made."""
+
+    table: str
+    """Schema and name, quoted where SQL needs it."""
+    rows: int
+    """Blocks or features."""
+    srid: int
+    bytes: int
+    """On the server's disk, with the index."""
+    notes: tuple[str, ...]
+    """For the user to read: what was left out or looks wrong, if anything."""
 
 
 class NewTable:
@@ -124,3 +147,38 @@ def _explained(error: psycopg.Error, what: str) -> LoadError:
         "53100": "make room on the server's disk",
     }.get(error.sqlstate or "")
     return LoadError(f"{what}: {said}; {advice + '; ' if advice else ''}the database is as it was before")
+
+
+def path_of(file: File) -> str:
+    """A file's name for GDAL, which takes more than names of local files; of those, one that is there."""
+    name = os.fspath(file)
+    if name.startswith("/vsi") or ":" in name:  # /vsicurl/…, s3://…, GTIFF_DIR:2:…: only GDAL can tell
+        return name
+    if not Path(name).exists():
+        raise MissingError(f"there is no file {name}")
+    if Path(name).is_file() and not Path(name).stat().st_size:
+        raise LoadError(f"{name} is empty (0 bytes)")
+    return name
+
+
+def srid_of(new: NewTable, file: RasterFile | VectorFile, given: int | None, notes: list[str]) -> int:
+    """The SRID that is given, or else the file's, which the database knows."""
+    register, code = file.authority or (None, None)
+    own = new.execute("srid_known", register=register, code=code, srid=None)
+    if given is not None:
+        if not new.execute("srid_known", register=None, code=None, srid=given):
+            raise ConfigError(f"srid={given} is not in the database's spatial_ref_sys: give one that is, as 32631 or 3857")
+        if own and own[0][0] != given:
+            notes.append(
+                f"{file.path}: says that its SRID is {own[0][0]}; srid={given} was given and used, nothing reprojected"
+            )
+        return given
+    if own:
+        return int(own[0][0])
+    if file.crs is None:
+        raise LoadError(f"{file.path} does not say its coordinate system: say it with srid= (--srid), as 32631 or 3857")
+    known = f"{register}:{code}, which is not in the database's spatial_ref_sys" if register else "in no register"
+    raise LoadError(
+        f"{file.path}: its coordinate system, {file.crs}, is {known}: reproject it to one that is (gdalwarp or ogr2ogr "
+        "-t_srs EPSG:…), or say with srid= (--srid) which one it is"
+    )

@@ -13,10 +13,10 @@ FLOORS = [
     {"catalog"},
     {"database"},
     {"query", "newtable"},
-    {"rasters"},
+    {"rasters", "rastertable", "vectortable"},
     {"layers"},
     {"reading", "load"},
-    {"dataset", "plot"},
+    {"dataset", "plot", "view"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -1,0 +1,125 @@
+"""Raster files into a table, with the storage, index and constraints that make reading fast."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import rasterfile
+from .database import Database
+from .errors import ConfigError, LoadError
+from .newtable import File, Loaded, NewTable, Progress, new_table, path_of, srid_of
+from .rasterfile import RasterFile
+
+MAX_BLOCK_BYTES = 500_000_000  # a value has at most 1 GB, and a raster travels as hexadecimal text
+
+
+def raster(
+    db: Database,
+    files: File | Sequence[File],
+    table: str,
+    *,
+    srid: int | None = None,
+    replace: bool = False,
+    block: int = 128,
+    progress: Progress | None = None,
+) -> Loaded:
+    """Load GeoTIFFs, or whatever GDAL reads, into one table: rid, rast, filename.
+
+    Pixels, nodata and lattice are as they are in the files. A row is a block of pixels. Rows are in
+    the order of the files, and within a file from its first row of pixels on.
+
+    Args:
+        db: where to.
+        files: one or several, of one CRS, pixel type, number of bands and nodata value.
+        table: ``table``, ``schema.table``, or quoted as in SQL.
+        srid: of the files, where their CRS is missing or has no code; nothing is reprojected.
+        replace: drop a table of that name; who may read it may read the new one.
+        block: pixels a side; those at the right and lower edge are smaller. 128 is fast to read at random places.
+        progress: is told the number of blocks done, and of all.
+
+    Raises:
+        LoadError: a file can't be loaded, or the table not be made; the database is as it was before.
+        MissingError: no such file or schema.
+        ConfigError: an argument is not allowed.
+
+    """
+    paths = [path_of(file) for file in ([files] if isinstance(files, str | os.PathLike) else files)]
+    if not paths:
+        raise ConfigError("files is empty: give at least one")
+    if not 1 <= block <= 65535:
+        raise ConfigError(f"block={block} is not allowed: 1 to 65535 pixels a side are")
+    found = [rasterfile.describe(path) for path in paths]
+    first = found[0]
+    if (size := first.block_bytes(block)) > MAX_BLOCK_BYTES:
+        raise ConfigError(
+            f"block={block} makes blocks of {size // 10**6} MB: at most {MAX_BLOCK_BYTES // 10**6} MB are allowed"
+        )
+    notes = _notes(found)
+    for file in found[1:]:
+        _require_same(first, file, "number of bands", first.bands, file.bands)
+        _require_same(first, file, "pixel type", first.dtype, file.dtype)
+        _require_same(first, file, "nodata", first.nodata, file.nodata)
+        if not first.same_lattice(file):
+            notes.append(f"{file.path}: its pixels do not lie on the lattice of {first.path}'s: one of them is read by a warp")
+
+    if db.require_postgis() < (3, 7) and first.dtype == "float16":
+        raise LoadError(f"{first.path} has float16 pixels, new in PostGIS 3.7: gdal_translate -ot Float32 {first.path} out.tif")
+    source = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+    with new_table(db, table, replace, source) as new:
+        srids = [srid_of(new, file, srid, notes) for file in found]
+        for file, its in zip(found, srids, strict=True):
+            _require_same(first, file, "SRID", srids[0], its)
+        new.execute("raster_table")
+        new.execute("raster_storage")
+        rows, total = 0, sum(file.count(block) for file in found)
+        with new.rows("raster_copy") as send:
+            for file, name in zip(found, _names(paths), strict=True):
+                for wkb in rasterfile.blocks(file, srids[0], block):
+                    rows += 1
+                    send((rows, wkb.hex(), name))
+                    if progress:
+                        progress(rows, total)
+        notes += _constrain(new)
+        new.take_place()
+        new.execute("raster_key", next=rows + 1)
+        new.execute("raster_index")
+        return Loaded(new.text, rows, srids[0], new.analyze(), tuple(notes))
+
+
+def _notes(files: Sequence[RasterFile]) -> list[str]:
+    """What is to be said of the files, each thing once."""
+    said: dict[str, list[str]] = {}
+    for file in files:
+        for note in file.notes:
+            said.setdefault(note, []).append(file.path)
+    return [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {note}" for note, paths in said.items()]
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """What the column filename says: names without folders, as long as that tells the files apart."""
+    names = [Path(path).name for path in paths]
+    return names if len(set(names)) == len(names) else list(paths)
+
+
+def _require_same(first: RasterFile, other: RasterFile, what: str, of_first: object, of_other: object) -> None:
+    """Refuse a second kind of raster in a table."""
+    if repr(of_first) != repr(of_other):  # by its text, for NaN equals NaN
+        raise LoadError(
+            f"{other.path} can't go into one table with {first.path}: its {what} is {of_other}, not {of_first}; "
+            "load it into a table of its own, or convert it with gdalwarp or gdal_translate"
+        )
+
+
+def _constrain(new: NewTable) -> list[str]:
+    """Declare what all blocks have in common; a note on each constraint that PostGIS could not make."""
+    new.remarks()
+    new.execute("raster_constraints", schema=new.schema, name=new.working_name)
+    notes: list[str] = []
+    for text in new.remarks():  # a NOTICE for what failed, one for why, and one that sums up
+        if text.startswith("Unable") and not text.endswith("Skipping"):
+            notes.append(f"PostGIS: {text}")
+        elif text.startswith("Returned error message: ") and notes:
+            notes[-1] += text.removeprefix("Returned error message").replace(new.working_name, new.name)
+    return notes

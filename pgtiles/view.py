@@ -1,0 +1,128 @@
+"""What to look at: the options that preview, sql and check share, and the tiles and layers that they mean."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from .database import Database
+from .errors import ConfigError, MissingError
+from .grid import Grid, Tiles
+from .layers import Imagery, Labels, Layer
+from .reading import Plan
+
+Url = Annotated[str | None, typer.Option(help="postgresql://user@host:port/dbname")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What to look at, in the options that preview, sql and check share."""
+
+    image: Annotated[str | None, typer.Option(help="Raster table, or a file with SQL that gives rast.")] = None
+    bands: Annotated[str | None, typer.Option(help="Bands, from 1: 1,2,3")] = None
+    labels: Annotated[str | None, typer.Option(help="File with SQL that gives geom, or a table.")] = None
+    where: Annotated[str | None, typer.Option(help="Condition on a label table's columns.")] = None
+    value: Annotated[str, typer.Option(help="What a label table's features burn: a number or a column.")] = "1"
+    buffer: Annotated[float | None, typer.Option(help="Ground metres by which labels are widened.")] = None
+    label_srid: Annotated[int | None, typer.Option(help="SRID in which a label query searches, where not the tiles'.")] = None
+    srid: Annotated[int | None, typer.Option(help="SRID of the tiles; the imagery's unless given.")] = None
+    resolution: Annotated[float | None, typer.Option(help="CRS units per pixel; the imagery's unless given.")] = None
+    size: Annotated[int, typer.Option(help="Pixels along a tile's side.")] = 256
+    within: Annotated[str | None, typer.Option(help="xmin,ymin,xmax,ymax in the tiles' SRID; all imagery unless given.")] = None
+    seed: Annotated[int, typer.Option(help="Of the tiles' places.")] = 0
+    url: Url = None
+
+    def open(self, db: Database, count: int) -> tuple[Tiles, Plan]:
+        """Random tiles on the grid and in the region asked for, and the layers, opened."""
+        layers, grid = self._layers(), self._grid(db)
+        if not self.within and not self._table:
+            raise ConfigError("no raster table to take the tiles' region from: give --within xmin,ymin,xmax,ymax")
+        box = _numbers("--within", self.within, float) if self.within else db.extent(self._table, grid.srid)
+        tiles = Tiles.random(grid, within=cast("tuple[float, float, float, float]", box), count=count, seed=self.seed)
+        return tiles, Plan.open(db, tiles, layers)
+
+    @property
+    def _table(self) -> str:
+        """The imagery's table; none where a query gives it, or nothing does."""
+        return "" if self.image is None or _is_file(self.image) else self.image
+
+    def _layers(self) -> dict[str, Layer]:
+        layers: dict[str, Layer] = {}
+        if self.image:
+            layers["image"] = Imagery(_source(self.image), bands=_numbers("--bands", self.bands, int) if self.bands else None)
+        if self.labels:
+            value = _number_or_column(self.value)
+            layers["mask"] = Labels(
+                _source(self.labels), value=value, where=self.where, buffer=self.buffer, srid=self.label_srid
+            )
+        if not layers:
+            raise ConfigError("nothing to read: give --image, --labels or both")
+        return layers
+
+    def _grid(self, db: Database) -> Grid:
+        if self.srid and self.resolution:
+            return Grid(srid=self.srid, resolution=self.resolution, size=self.size)
+        if self.srid or not self._table:
+            raise ConfigError("the tiles' lattice is not known: give --srid and --resolution, or a raster table and no --srid")
+        like = Grid.like(db, self._table, size=self.size)
+        return Grid(srid=like.srid, resolution=self.resolution or like.resolution, size=self.size, origin=like.origin)
+
+
+def viewing(command: Callable[..., None]) -> Callable[..., None]:
+    """The command of a `View`, as typer takes it: the view's options stand in front of its own."""
+    shared = inspect.signature(View, eval_str=True).parameters
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+
+    @functools.wraps(command)
+    def call(**options: Any) -> None:
+        command(View(**{name: options.pop(name) for name in shared}), **options)
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [parameter.replace(kind=keyword) for parameter in (*shared.values(), *own)]
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return call
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # SQL may be longer than a file's name
+        return False
+
+
+def _source(text: str) -> str:
+    """What the file of this name holds; else the text itself, a table's name or SQL."""
+    if not _is_file(text):
+        if text.endswith(".sql"):
+            raise MissingError(f"there is no file {text}")
+        return text
+    try:
+        return Path(text).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{text} is not text in UTF-8: {error}") from None
+
+
+def _numbers(option: str, text: str, kind: type) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"{option} {text}: expected numbers with commas between them") from None
+
+
+def _number_or_column(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def size_of(tiles: Tiles) -> str:
+    """What a tile is, in words."""
+    (h, w), (x, y) = tiles.grid.shape, tiles.grid.pixel
+    return f"{w} × {h} px at {x:g} × {y:g} CRS units, SRID {tiles.grid.srid}"
