@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 WRONG_PIXELS = re.compile(r"clamp|truncat|SRID|align|returning (original|NULL)|could not|not found|invalid band", re.I)
 
 
+FILES = re.compile(r"offline (raster|band)|VSICURL disabled|from GDAL raster", re.I)
+IN_FILES = (
+    "the pixels stay in a file that the server opens (out-db): is it still there and whole, and may the account that the "
+    "server runs as read it? If it was moved, load it again. Formats are the setting postgis.gdal_enabled_drivers (with "
+    "VSICURL for URLs), and postgis.enable_outdb_rasters must be on: ALTER DATABASE … SET …"
+)
 TOO_LARGE = re.compile(r"exceed the maximum \(65535|invalid memory alloc request size|out of memory", re.I)
 
 
@@ -295,6 +301,8 @@ def _translate(error: psycopg.Error, where: str) -> PgtilesError:
             "\na raster holds at most 65535 pixels a side and 1 GB. A line is burned in whole segments: cut very long ones, "
             "ST_Segmentize(geom, 1000), or buffer the line; store imagery in blocks (pgtiles load raster makes them of 128 px)"
         )
+    if FILES.search(said):
+        return MissingError(f"{where}: {said.partition(': ')[2] or said}\n{IN_FILES}")
     query = QueryError(" ".join(filter(None, [said, hint])))
     query.position = int(diag.statement_position) if diag.statement_position else None
     return query

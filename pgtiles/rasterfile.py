@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import wkb
 from .errors import DependencyError, LoadError
@@ -46,13 +47,20 @@ class RasterFile:
     """For people: its name, or None where the file has none."""
     authority: tuple[str, str] | None
     """Of the CRS, as ``("EPSG", "32631")``; None where it is in no register."""
-    strip: int
-    """Rows of pixels that the file keeps together (in a strip or a row of tiles)."""
+    block: tuple[int, int]
+    """Columns and rows of pixels that the file keeps together: a tile of it, or a strip as wide as the file."""
+    driver: str
+    """GDAL's name of the file's format."""
     notes: tuple[str, ...]
 
-    def count(self, block: int) -> int:
-        """Number of blocks of at most ``block`` × ``block`` pixels."""
-        return math.ceil(self.width / block) * math.ceil(self.height / block)
+    @property
+    def striped(self) -> bool:
+        """Whether it is kept in strips, of which a small window needs many, and each from end to end."""
+        return self.block[0] >= self.width and self.block[1] < self.height
+
+    def count(self, block: tuple[int, int]) -> int:
+        """Number of blocks of at most so many columns and rows of pixels."""
+        return math.ceil(self.width / block[0]) * math.ceil(self.height / block[1])
 
     def block_bytes(self, block: int) -> int:
         """Bytes of pixels in a block of that size."""
@@ -121,7 +129,8 @@ def _described(path: str, source: Any) -> RasterFile:
         upper_left=(transform.c, transform.f),
         crs=crs and (crs.to_string() if len(crs.to_string()) < 20 else crs.to_wkt().split('"')[1]),
         authority=crs and crs.to_authority(),
-        strip=max(height for height, _ in source.block_shapes),
+        block=(max(width for _, width in source.block_shapes), max(height for height, _ in source.block_shapes)),
+        driver=source.driver,
         notes=(*notes, *_left_behind(source)),
     )
 
@@ -182,9 +191,34 @@ def blocks(file: RasterFile, srid: int, block: int) -> Iterator[bytes]:
             raise LoadError(f"{file.path} can't be read to its end: {error}") from error
 
 
+def references(file: RasterFile, srid: int, block: tuple[int, int], path: str) -> Iterator[bytes]:
+    """The same blocks, of so many columns and rows, without their pixels: raster WKB that says in which file they are.
+
+    path: the file's, as the server opens it.
+    """
+    (a, e), (b, d), (x, y) = file.scale, file.skew, file.upper_left
+    columns, rows = block
+    for top, left in itertools.product(range(0, file.height, rows), range(0, file.width, columns)):
+        yield wkb.encode_outdb(
+            path, (file.bands, min(rows, file.height - top), min(columns, file.width - left)), file.dtype,
+            upper_left=(x + a * left + b * top, y + d * left + e * top),
+            scale=file.scale, skew=file.skew, srid=srid, nodata=file.nodata,
+        )  # fmt: skip
+
+
+def first_pixels(file: RasterFile, block: tuple[int, int]) -> NDArray[Any]:
+    """The pixels (bands, height, width) of its first block, as GDAL reads them here."""
+    rasterio = _rasterio()
+    try:
+        with rasterio.open(file.path) as source:
+            return np.asarray(source.read(window=((0, min(block[1], file.height)), (0, min(block[0], file.width)))))
+    except rasterio.errors.RasterioError as error:
+        raise LoadError(f"{file.path} can't be read: {error}") from error
+
+
 def _window(file: RasterFile, block: int) -> tuple[int, int]:
     """Rows and columns of pixels to read at once, whole blocks in the file's order."""
-    rows, pixel = block * math.ceil(file.strip / block), file.block_bytes(1)
+    rows, pixel = block * math.ceil(file.block[1] / block), file.block_bytes(1)
     if rows * file.width * pixel <= READ_BYTES:
         return rows, file.width  # whole strips or rows of tiles: else each is decoded again for every row of blocks in it
     return block, block * max(1, READ_BYTES // (block * block * pixel))

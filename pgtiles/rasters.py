@@ -165,8 +165,6 @@ def _one_kind(what: str, found: list[Header]) -> Header:
         )
     if not first.pixel_types:
         raise DataError(f"{what} holds rasters without bands")
-    if first.out_db:
-        raise DataError(f"{what} keeps its pixels in files outside the database, which this version does not read")
     return first
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from . import rasterfile
 from .database import Database
 from .errors import ConfigError, LoadError
 from .newtable import File, Loaded, NewTable, Progress, new_table, path_of, srid_of
+from .outdb import require_seen, server_path
 from .rasterfile import RasterFile
 
 MAX_BLOCK_BYTES = 500_000_000  # a value has at most 1 GB, and a raster travels as hexadecimal text
@@ -22,7 +24,8 @@ def raster(
     *,
     srid: int | None = None,
     replace: bool = False,
-    block: int = 128,
+    block: int | None = None,
+    out_db: bool | str = False,
     progress: Progress | None = None,
 ) -> Loaded:
     """Load GeoTIFFs, or whatever GDAL reads, into one table: rid, rast, filename.
@@ -30,13 +33,20 @@ def raster(
     Pixels, nodata and lattice are as they are in the files. A row is a block of pixels. Rows are in
     the order of the files, and within a file from its first row of pixels on.
 
+    With ``out_db`` the pixels stay in the files, which the server reads whenever they are asked for: it must find them under
+    the same path, now and later, as the account that it runs as. Before anything is made it is asked to read each file's first
+    block, which is compared with what GDAL reads here.
+
     Args:
         db: where to.
         files: one or several, of one CRS, pixel type, number of bands and nodata value.
         table: ``table``, ``schema.table``, or quoted as in SQL.
         srid: of the files, where their CRS is missing or has no code; nothing is reprojected.
         replace: drop a table of that name; who may read it may read the new one.
-        block: pixels a side; those at the right and lower edge are smaller. 128 is fast to read at random places.
+        block: pixels a side; those at the right and lower edge are smaller. 128 unless given, which is fast to read at
+            random places; with ``out_db`` the file's own tiles, or 256 where it is in strips.
+        out_db: leave the pixels in the files. A folder's name says where the server sees them, if that is elsewhere:
+            ``"/data"`` for a container's. A URL (``https://…``, ``s3://…``) or a ``/vsi…`` name is one that GDAL opens there.
         progress: is told the number of blocks done, and of all.
 
     Raises:
@@ -48,24 +58,29 @@ def raster(
     paths = [path_of(file) for file in ([files] if isinstance(files, str | os.PathLike) else files)]
     if not paths:
         raise ConfigError("files is empty: give at least one")
-    if not 1 <= block <= 65535:
+    if block is not None and not 1 <= block <= 65535:
         raise ConfigError(f"block={block} is not allowed: 1 to 65535 pixels a side are")
     found = [rasterfile.describe(path) for path in paths]
-    first = found[0]
-    if (size := first.block_bytes(block)) > MAX_BLOCK_BYTES:
+    first, notes = found[0], _notes(found)
+    parts = [_part(file, name, block, out_db) for file, name in zip(found, _names(paths), strict=True)]
+    if not out_db and (size := first.block_bytes(parts[0].block[0])) > MAX_BLOCK_BYTES:
         raise ConfigError(
             f"block={block} makes blocks of {size // 10**6} MB: at most {MAX_BLOCK_BYTES // 10**6} MB are allowed"
         )
-    notes = _notes(found)
     for file in found[1:]:
         _require_same(first, file, "number of bands", first.bands, file.bands)
         _require_same(first, file, "pixel type", first.dtype, file.dtype)
         _require_same(first, file, "nodata", first.nodata, file.nodata)
         if not first.same_lattice(file):
             notes.append(f"{file.path}: its pixels do not lie on the lattice of {first.path}'s: one of them is read by a warp")
-
     if db.require_postgis() < (3, 7) and first.dtype == "float16":
         raise LoadError(f"{first.path} has float16 pixels, new in PostGIS 3.7: gdal_translate -ot Float32 {first.path} out.tif")
+    for part in parts:
+        if part.seen_as is not None:
+            require_seen(db, part.file, part.seen_as, part.block)
+            if part.file.striped:
+                notes.append(f"{part.file.path}: is kept in strips, slow to read: gdal_translate -of COG makes tiles")
+
     source = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
     with new_table(db, table, replace, source) as new:
         srids = [srid_of(new, file, srid, notes) for file in found]
@@ -73,12 +88,12 @@ def raster(
             _require_same(first, file, "SRID", srids[0], its)
         new.execute("raster_table")
         new.execute("raster_storage")
-        rows, total = 0, sum(file.count(block) for file in found)
+        rows, total = 0, sum(part.file.count(part.block) for part in parts)
         with new.rows("raster_copy") as send:
-            for file, name in zip(found, _names(paths), strict=True):
-                for wkb in rasterfile.blocks(file, srids[0], block):
+            for part in parts:
+                for wkb in part.rasters(srids[0]):
                     rows += 1
-                    send((rows, wkb.hex(), name))
+                    send((rows, wkb.hex(), part.name))
                     if progress:
                         progress(rows, total)
         notes += _constrain(new)
@@ -86,6 +101,28 @@ def raster(
         new.execute("raster_key", next=rows + 1)
         new.execute("raster_index")
         return Loaded(new.text, rows, srids[0], new.analyze(), tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A file and how it goes into the table."""
+
+    file: RasterFile
+    name: str
+    block: tuple[int, int]  # columns and rows
+    seen_as: str | None  # by the server, where the pixels stay in the file
+
+    def rasters(self, srid: int) -> Iterator[bytes]:
+        if self.seen_as is None:
+            return rasterfile.blocks(self.file, srid, self.block[0])
+        return rasterfile.references(self.file, srid, self.block, self.seen_as)
+
+
+def _part(file: RasterFile, name: str, block: int | None, out_db: bool | str) -> _Part:
+    if not out_db:
+        return _Part(file, name, (block or 128,) * 2, None)
+    own = (256, 256) if file.striped else file.block
+    return _Part(file, name, (block, block) if block else own, server_path(file.path, out_db))
 
 
 def _notes(files: Sequence[RasterFile]) -> list[str]:

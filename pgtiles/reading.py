@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from .database import Database
-from .errors import ConfigError, DataError, PgtilesError, QueryError
+from .errors import ConfigError, DataError, MissingError, PgtilesError, QueryError
 from .grid import Grid, Tiles
 from .layers import Layer, fits, open_layers
 from .query import ALIGNED, OpenLayer, over
@@ -80,22 +80,22 @@ def read_batch(db: Database, plan: Plan, tiles: Tiles) -> Batch:
     try:
         for row in db.copy(plan.statement(tiles)):
             canvas.paste(row)
-    except QueryError as error:
+    except (QueryError, MissingError) as error:
         raise _located(db, plan, tiles, error) from error
     sample = {layer.name: array for layer, array in zip(plan.layers, canvas.arrays, strict=True)}
     empty = tuple(len(tiles) - reached for reached in canvas.reached)
     return Batch(sample | {"bounds": tiles.bounds, "tile_id": tiles.ids.copy()}, empty)
 
 
-def _located(db: Database, plan: Plan, tiles: Tiles, error: QueryError) -> QueryError:
+def _located(db: Database, plan: Plan, tiles: Tiles, error: PgtilesError) -> PgtilesError:
     """The error with the layer and the tile in front, found by reading them one by one until it comes again."""
     for layer in plan.layers:
         for tile in range(len(tiles)):
             try:
                 for _ in db.copy(Plan(plan.grid, (layer,)).statement(tiles[tile])):
                     pass
-            except QueryError as again:
-                return QueryError(f"layer {layer.name!r}, tile {tiles.ids[tile]} at {_bounds(tiles, tile)}: {again}")
+            except (QueryError, MissingError) as again:
+                return type(again)(f"layer {layer.name!r}, tile {tiles.ids[tile]} at {_bounds(tiles, tile)}: {again}")
     return error
 
 

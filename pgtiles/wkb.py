@@ -22,11 +22,13 @@ from pgtiles.errors import ConfigError, WKBError
 
 Pixels = npt.NDArray[Any]
 Number = int | float
+Pair = tuple[float, float]
 
 # Of a band's flags. 0x20, all pixels are nodata, is set by PostGIS on its own and cleared late: never trusted.
 _OUTDB, _HAS_NODATA, _TYPE = 0x80, 0x40, 0x0F
 _HEADER_SIZE: Final = 61
 _MAX_SIZE: Final = 65535  # of width, height and number of bands: u16
+_MAX_OUTDB_BANDS: Final = 128  # i8, from 0
 _MAX_SRID: Final = 999_999  # PostGIS folds a greater SRID into its range with a mere notice
 
 # PostGIS's name and the NumPy type of each pixel type, by its number. 16BF is new in PostGIS 3.7.
@@ -253,24 +255,74 @@ def encode(
     array = _array(pixels)
     if byte_order not in ("<", ">"):
         raise ConfigError(f"byte_order {byte_order!r} is not allowed: '<' (little endian) and '>' (big endian) are")
-    if not isinstance(srid, int | np.integer) or not 0 <= srid <= _MAX_SRID:
-        raise ConfigError(f"srid {srid!r} is not allowed: 0 (none) to {_MAX_SRID} is")
     order = "><".index(byte_order)
     kind = _KINDS[order][_type_number(array.dtype, pixel_type)]
     _check_fit(array, kind, "pixels")
     values = _nodata(nodata, len(array), kind)
-    height, width = array.shape[1:]
+    parts: list[bytes | memoryview] = [_header(order, array.shape, scale, upper_left, skew, srid)]
+    for band, value in zip(np.ascontiguousarray(array, kind.dtype), values, strict=True):
+        parts += [_band_head(kind, value), band.data]
+    return b"".join(parts)
+
+
+def encode_outdb(
+    path: str,
+    shape: tuple[int, int, int],
+    dtype: npt.DTypeLike,
+    *,
+    upper_left: tuple[float, float],
+    scale: tuple[float, float],
+    srid: int = 0,
+    skew: tuple[float, float] = (0.0, 0.0),
+    nodata: Number | Sequence[Number | None] | None = None,
+) -> bytes:
+    """Raster WKB of a raster whose pixels stay in a file: all of its bands, in their order.
+
+    The server finds the pixels in the file by ``upper_left``: a raster may be a window of the file.
+
+    Args:
+        path: as the server opens it.
+        shape: (bands, height, width) of the raster.
+        dtype: of the file's pixels.
+        upper_left: as for `encode`, and so are the next ones.
+        scale: x, y size of a pixel.
+        srid: 0 for none.
+        skew: x, y.
+        nodata: one value for all bands or one for each; None for none.
+
+    Raises:
+        ConfigError: a nodata value that no such pixel can have, more than 128 bands, or a NUL in the path.
+
+    """
+    if shape[0] > _MAX_OUTDB_BANDS:
+        raise ConfigError(
+            f"{path} has {shape[0]} bands: PostGIS numbers at most {_MAX_OUTDB_BANDS} of a file outside the database"
+        )
+    name = path.encode("utf-8", "surrogateescape")
+    if b"\0" in name:
+        raise ConfigError(f"path {path!r} holds a NUL, which no file's name has")
+    kind = _KINDS[1][_type_number(np.dtype(dtype), None)]
+    parts = [_header(1, shape, scale, upper_left, skew, srid)]
+    for number, value in enumerate(_nodata(nodata, shape[0], kind)):
+        parts += [_band_head(kind, value, _OUTDB), struct.pack("b", number), name, b"\0"]
+    return b"".join(parts)
+
+
+def _header(order: int, shape: tuple[int, ...], scale: Pair, upper_left: Pair, skew: Pair, srid: int) -> bytes:
+    if not isinstance(srid, int | np.integer) or not 0 <= srid <= _MAX_SRID:
+        raise ConfigError(f"srid {srid!r} is not allowed: 0 (none) to {_MAX_SRID} is")
+    bands, height, width = shape
     try:
-        header = _HEADERS[order].pack(order, 0, len(array), *scale, *upper_left, *skew, srid, width, height)
+        return _HEADERS[order].pack(order, 0, bands, *scale, *upper_left, *skew, srid, width, height)
     except (struct.error, TypeError):
         given = f"upper_left {upper_left}, scale {scale}, skew {skew}"
         raise ConfigError(f"pairs of numbers (x, y) are allowed, not {given}") from None
-    array = np.ascontiguousarray(array, kind.dtype)
-    parts: list[bytes | memoryview] = [header]
-    for band, value in zip(array, values, strict=True):
-        flags = kind.number | (0 if value is None else _HAS_NODATA)
-        parts += [bytes((flags,)), kind.value.pack(0 if value is None else value), band.data]
-    return b"".join(parts)
+
+
+def _band_head(kind: _Kind, nodata: Number | None, more: int = 0) -> bytes:
+    """Flags and nodata value, with which every band begins."""
+    flags = kind.number | more | (0 if nodata is None else _HAS_NODATA)
+    return bytes((flags,)) + kind.value.pack(0 if nodata is None else nodata)
 
 
 def _array(pixels: npt.ArrayLike) -> Pixels:

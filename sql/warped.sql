@@ -9,6 +9,7 @@
 -- They are joined before they are warped: warped one by one, their seams would show. ST_Union joins pixel by pixel, 20 to 40 ms a
 -- tile. Where each pixel of the window comes from one raster, its bytes are cut from the rasters' WKB row by row and strung
 -- together, which takes 2 ms; where rasters overlap or leave holes, ST_Union does it, the top raster last.
+-- ST_AsBinary(…, true) brings the pixels also where they lie in a file on the server.
 -- The format is raster/doc/RFC2-WellKnownBinaryFormat of PostGIS: 61 bytes of header, with the number of bands in bytes 4 and 5;
 -- then for each band a byte of flags (0x20, all nodata, is cleared), the nodata value, and the pixels, row by row.
 WITH around AS MATERIALIZED (
@@ -25,7 +26,7 @@ CROSS JOIN LATERAL (
     WITH blocks AS MATERIALIZED (
         SELECT
             r.rast, r.place, r.x, r.y, r.w, r.h, (r.off_x + r.off_y) < 1e-3 AS aligned,
-            CASE WHEN {width}::int4 > 0 THEN ({pixels})::bytea END AS wkb
+            CASE WHEN {width}::int4 > 0 THEN ST_AsBinary({pixels}, true) END AS wkb
         FROM (
             SELECT
                 f.rast, f.place, f.w, f.h, round(f.x)::int8 AS x, round(f.y)::int8 AS y,
