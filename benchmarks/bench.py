@@ -23,19 +23,24 @@ SIZE, RESOLUTION, X0, Y0, TILE, COUNT, ROUNDS = 4096, 2.5, 1_050_000, 5_985_000,
 ROADS = "SELECT ST_Buffer(way, 6) AS geom FROM bench_roads WHERE ST_DWithin(way, tile.geom, 6)"
 
 
-def fill(db: Database) -> None:
-    """A scene of smooth noise in 3 bands, and 3,000 crooked roads that crowd around a few towns."""
+def fill(db: Database, folder: Path) -> str | None:
+    """A scene of smooth noise in 3 bands, and 3,000 crooked roads that crowd around a few towns.
+
+    The scene goes into the database and, if the server can read it there, stays in its file too; else gives the reason.
+    """
     rng = np.random.default_rng(0)
     coarse = rng.normal(size=(3, SIZE // 32 + 1, SIZE // 32 + 1))
     smooth = np.repeat(np.repeat(coarse, 32, 1), 32, 2)[:, :SIZE, :SIZE]
     pixels = np.clip(110 + 30 * smooth + 6 * rng.normal(size=smooth.shape), 1, 255).astype("u1")
-    with tempfile.TemporaryDirectory() as folder:
-        profile = {"driver": "GTiff", "width": SIZE, "height": SIZE, "count": 3, "dtype": "uint8", "crs": "EPSG:3857"}
-        with rasterio.open(
-            f"{folder}/scene.tif", "w", transform=from_origin(X0, Y0, RESOLUTION, RESOLUTION), **profile
-        ) as file:
-            file.write(pixels)
-        load.raster(db, [Path(folder) / "scene.tif"], "bench_scene", replace=True)
+    profile = {"driver": "GTiff", "width": SIZE, "height": SIZE, "count": 3, "dtype": "uint8", "crs": "EPSG:3857"}
+    profile |= {
+        "transform": from_origin(X0, Y0, RESOLUTION, RESOLUTION),
+        "tiled": True,
+    }  # 256 px, as COGs have them, uncompressed
+    with rasterio.open(folder / "scene.tif", "w", **profile) as file:
+        file.write(pixels)
+    (folder / "scene.tif").chmod(0o644)
+    load.raster(db, folder / "scene.tif", "bench_scene", replace=True)
     towns = rng.uniform(0.1, 0.9, (8, 2))[rng.integers(0, 8, 3_000)]
     start = (towns + rng.normal(0, 0.08, towns.shape)) * [SIZE * RESOLUTION, -SIZE * RESOLUTION] + [X0, Y0]
     steps = np.cumsum(rng.normal(0, 40, (3_000, 6, 2)), axis=1) + start[:, None]
@@ -47,6 +52,11 @@ def fill(db: Database) -> None:
                 copy.write_row((i, "SRID=3857;LINESTRING(" + ",".join(f"{x:.2f} {y:.2f}" for x, y in line) + ")"))
         conn.execute("CREATE INDEX ON bench_roads USING gist (way)")
         conn.execute("ANALYZE bench_roads")
+    try:
+        load.raster(db, folder / "scene.tif", "bench_scene_file", replace=True, out_db=True)
+    except errors.PgtilesError as error:
+        return str(error)
+    return None
 
 
 def places(db: Database, grid: Grid) -> dict[str, Tiles]:
@@ -89,7 +99,7 @@ def by_hand(db: Database, tiles: Tiles) -> float:
 
 
 def main() -> None:
-    """Fill, measure, print."""
+    """Fill and measure."""
     console = Console()
     try:
         db = Database()
@@ -97,14 +107,25 @@ def main() -> None:
         server = LocalServer()
         server.start()
         db = Database(server.url)
-    with console.status("making the scene"):
-        fill(db)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)  # the server runs as another account
+        with console.status("making the scene"):
+            unseen = fill(db, Path(folder))
+        if unseen:
+            console.print(f"no figures for imagery that stays in a file: {unseen}", markup=False)
+        measure(console, db, files=not unseen)
+
+
+def measure(console: Console, db: Database, *, files: bool) -> None:
+    """Interleaved rounds of all contestants; a table for each kind of places."""
     for name, tiles in places(db, Grid.like(db, "bench_scene", size=TILE)).items():
 
         def layers(dtype: str) -> dict:
             return {"image": Imagery("bench_scene"), "mask": Labels(ROADS, dtype=dtype)}
 
         plain = {c: TileDataset(db, tiles, layers("int64"), connections=c) for c in (1, 2, 3)}
+        kept = {"in the database": "bench_scene"} | ({"in a file (out-db)": "bench_scene_file"} if files else {})
+        images = {where: TileDataset(db, tiles, {"image": Imagery(scene)}) for where, scene in kept.items()}
         small = TileDataset(db, tiles, layers("uint8"), connections=2)
         contestants = {
             "dataset, 2 connections": lambda plain=plain: run(plain[2]),
@@ -115,6 +136,7 @@ def main() -> None:
             "the same COPY, bytes thrown away, 1 connection": lambda plain=plain, tiles=tiles: ceiling(db, plain[1], tiles),
             "ST_Union(ST_Clip), image only, 1 connection": lambda tiles=tiles: by_hand(db, tiles),
         }
+        contestants |= {f"image only, {where}": lambda image=image: run(image) for where, image in images.items()}
         rates: dict[str, list[float]] = {label: [] for label in contestants}
         with console.status(f"{name}: measuring"):
             for _ in range(ROUNDS):
