@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test lint bench clean postgis
+.PHONY: demo test lint bench docs clean postgis
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -24,6 +24,9 @@ lint: $(READY)  ## ruff and mypy
 
 bench: $(READY) postgis  ## tiles per second, beside a plain prototype of the same idea
 	$(BIN)/python benchmarks/bench.py
+
+docs: $(READY)  ## the documentation site, into build/site; open its index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:  ## forget the environment and whatever was built
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
