@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import RES, X0, Y0, scene, write_tiff
+from server_helpers import scratch
 
-from pgtiles import Database, Grid, Labels, Tiles, load, read
+from pgtiles import Database, Grid, Labels, Tiles, load, read, samples
+from pgtiles.template import folder
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
@@ -21,18 +23,21 @@ ELSEWHERE = ("make ", "docker ", "export ")
 
 
 @pytest.fixture
-def osm(db):
+def osm(db, home):
     """A database as a reader of README has it: imagery and osm2pgsql's tables."""
     rng = np.random.default_rng(0)
-    write_tiff(Path(os.environ["PGTILES_README"]) / "scene.tif", scene(0, (3, 2400, 2400)))
-    load.raster(db, [Path(os.environ["PGTILES_README"]) / "scene.tif"], "sat_s2")
+    write_tiff(home / "scene.tif", scene(0, (3, 2400, 2400)), tiled=True)
+    load.raster(db, home / "scene.tif", "sat_s2")
     start = np.array([X0, Y0]) + rng.uniform(0, 2400 * RES, (400, 2)) * [1, -1]
     end = start + rng.normal(0, 300, (400, 2))
     with db.connection() as conn:
+        conn.execute((folder() / "init.sql").read_text())  # a clone has no settings of its template's
         conn.execute("CREATE EXTENSION IF NOT EXISTS hstore")
-        conn.execute("CREATE TABLE planet_osm_line (osm_id int, way geometry(LineString, 3857), highway text, tags hstore)")
+        conn.execute(
+            "CREATE TABLE planet_osm_line (osm_id int, way geometry(LineString, 3857), highway text, tags hstore, tunnel text)"
+        )
         conn.cursor().executemany(
-            "INSERT INTO planet_osm_line VALUES (%s, ST_SetSRID(ST_MakeLine(ST_MakePoint(%s, %s), ST_MakePoint(%s, %s)), 3857), %s, %s)",
+            "INSERT INTO planet_osm_line VALUES (%s, ST_SetSRID(ST_MakeLine(ST_MakePoint(%s, %s), ST_MakePoint(%s, %s)), 3857), %s, %s, NULL)",
             [
                 (
                     i,
@@ -58,11 +63,13 @@ def osm(db):
 
 
 @pytest.fixture(autouse=True)
-def surroundings(tmp_path, monkeypatch, database_url):
-    """The reader's folder and environment; as root, her server needs a folder that its account can reach."""
-    monkeypatch.setenv("PGTILES_README", str(tmp_path))
-    monkeypatch.setenv("PGTILES_URL", database_url)
-    monkeypatch.chdir(tmp_path)
+def home(monkeypatch, database_url):
+    """The reader's folder and environment; her files are where a server can read them."""
+    with scratch() as folder:
+        monkeypatch.setenv("PGTILES_URL", database_url)
+        monkeypatch.chdir(folder)
+        yield folder
+        monkeypatch.undo()  # out of the folder, which goes
 
 
 def blocks(kind):
@@ -91,43 +98,36 @@ def test_sql(osm, number):
     assert 0.005 < (mask > 0).mean() < 0.9
 
 
-def test_shell(osm, tmp_path, monkeypatch):
-    server = Path(tmp_path) / "server"
-    if os.geteuid() == 0:  # PostgreSQL runs as another account, which can't look into a temporary folder of root's
-        import tempfile
-
-        server = Path(tempfile.mkdtemp(prefix="pgtiles-readme-"))
-        server.chmod(0o755)
-        server = server / "server"
-    monkeypatch.setenv("PGTILES_HOME", str(server))
-    (tmp_path / "roads.geojson").write_text(
+def test_shell(osm, home, monkeypatch):
+    monkeypatch.setenv("PGTILES_HOME", str(home / "server"))
+    (home / "roads.geojson").write_text(
         '{"type": "FeatureCollection", "features": [{"type": "Feature", "properties": {"lanes": 2},'
         ' "geometry": {"type": "LineString", "coordinates": [[9.5, 47.1], [9.6, 47.2]]}}]}'
     )
-    bin_ = tmp_path / "bin"
-    bin_.mkdir()
-    (bin_ / "pgtiles").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pgtiles "$@"\n')
-    (bin_ / "pgtiles").chmod(0o755)
-    path = os.pathsep.join([str(bin_), os.environ["PATH"]])
+    shutil.copy(samples.helsinki(), home / "city.osm.pbf")
+    (home / "scene.tif").chmod(0o644)
+    (home / "bin").mkdir()
+    (home / "bin" / "pgtiles").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pgtiles "$@"\n')
+    (home / "bin" / "pgtiles").chmod(0o755)
+    path = os.pathsep.join([str(home / "bin"), os.environ["PATH"]])
     python = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     lines = [line.split("#")[0].strip() for text in blocks("sh") for line in text.splitlines()]
     ran = 0
     for line in filter(None, lines):
-        if line.startswith(ELSEWHERE):
+        if line.startswith(ELSEWHERE) or ("--out-db" in line and "PGTILES_TEST_URL" in os.environ):
             continue
-        if line.startswith(
-            "pgtiles load raster"
-        ):  # the table of the blocks before is there already: that is refused, so it goes
-            with osm.connection() as conn:
-                conn.execute("DROP TABLE sat_s2")
+        with osm.connection() as conn:  # what the blocks before made is there already: that is refused, so it goes
+            if line.startswith("pgtiles load raster"):
+                conn.execute("DROP TABLE IF EXISTS sat_s2")
+            if line.startswith("pgtiles load osm"):
+                conn.execute("DROP TABLE planet_osm_line, planet_osm_polygon")
         done = subprocess.run(
-            line, shell=True, cwd=tmp_path, env=os.environ | {"PATH": path, "PYTHONPATH": python}, capture_output=True, text=True, check=False
+            line, shell=True, cwd=home, env=os.environ | {"PATH": path, "PYTHONPATH": python}, capture_output=True, text=True, check=False
         )  # fmt: skip
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
         ran += 1
-    assert ran >= 8
-    assert (tmp_path / "preview.png").stat().st_size > 10_000
-    shutil.rmtree(server.parent if os.geteuid() == 0 else server, ignore_errors=True)
+    assert ran >= 12
+    assert (home / "preview.png").stat().st_size > 10_000
 
 
 def test_the_demo(database_url, tmp_path, monkeypatch):
