@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
 from psycopg import sql
@@ -20,12 +21,13 @@ Query = Callable[[sql.Composed], list[tuple[Any, ...]]]
 
 NAME = r'(?:[^\W\d][\w$]*|"(?:[^"]|"")+")'
 TABLE_NAME = re.compile(rf"\s*({NAME})(?:\.({NAME}))?\s*")
+FOLDED = str.maketrans(ascii_uppercase, ascii_lowercase)  # PostgreSQL leaves other letters alone
 SAMPLE = 1000  # rows whose headers are looked at; every fragment that is ever read is checked again on arrival
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its type as in ``pg_type``, and the SRID of a geometry column (0 unknown)."""
+    """A column: its type as in ``pg_type``, and the SRID of a geometry or geography column (0 unknown)."""
 
     name: str
     type: str
@@ -43,7 +45,10 @@ class Table:
     estimated_rows: float
     columns: tuple[Column, ...]
     primary_key: tuple[str, ...]
-    indexes: tuple[str, ...]
+    indexes: tuple[str, ...]  # what its spatial indexes are on: columns or expressions
+    root: tuple[str, str]  # schema and name of the partitioned table that it is a part of; else its own
+    server: str | None  # of a foreign table
+    options: tuple[str, ...]  # of that server, name=value
 
     @property
     def identifier(self) -> sql.Identifier:
@@ -54,8 +59,9 @@ class Table:
         return f"{self.schema}.{self.name}"
 
     def column(self, kind: str, wanted: str | None = None) -> str:
-        """The column of this type (geometry or raster): the one wanted, or the only one there is."""
-        found = [c.name for c in self.columns if c.type == kind]
+        """The column of this type (geometry, and with it geography, or raster): the one wanted, or the only one."""
+        types = {"geometry", "geography"} if kind == "geometry" else {kind}
+        found = [c.name for c in self.columns if c.type in types]
         if wanted is not None:
             if wanted in found:
                 return wanted
@@ -75,6 +81,24 @@ class Table:
         near = difflib.get_close_matches(name, [c.name for c in self.columns], 3)
         raise MissingError(f"{self} has no column {name!r}; {'near are' if near else 'there are'} "
                            f"{_listed(near or [c.name for c in self.columns])}")  # fmt: skip
+
+    def indexed(self, column: Column) -> bool:
+        """Whether a spatial index of its own is on the column, or on its rasters' hulls."""
+        bare = [re.sub(r'"|^\w+\.(?=st_convexhull\()', "", index) for index in self.indexes]
+        return (f"st_convexhull({column.name})" if column.type == "raster" else column.name).replace('"', "") in bare
+
+    def give_srid(self, column: str) -> str:
+        """What to do where geometries or rasters have SRID 0."""
+        if self.kind in {"r", "p"}:
+            what = "Raster" if self.require(column).type == "raster" else "Geometry"
+            slots = map(sql.Literal, (self.schema, self.name, column))
+            return (
+                sql.SQL("say so once with SELECT Update{}SRID({}, {}, {}, <srid>)")
+                .format(sql.SQL(what), *slots)
+                .as_string(None)
+            )
+        where = "on its server" if self.kind == "f" else "in its definition"
+        return f"say so {where}, or in a query: ST_SetSRID({sql.Identifier(column).as_string(None)}, <srid>)"
 
 
 @dataclass(frozen=True)
@@ -101,33 +125,47 @@ def parts(name: str) -> list[str]:
     match = TABLE_NAME.fullmatch(name)
     if not match:
         raise ConfigError(f'{name!r} is no table name: expected table, schema.table, or quoted as in "My Schema"."T"')
-    return [p[1:-1].replace('""', '"') if p[0] == '"' else p.lower() for p in match.groups() if p]
+    return [p[1:-1].replace('""', '"') if p[0] == '"' else p.translate(FOLDED) for p in match.groups() if p]
 
 
 def table(query: Query, name: str) -> Table:
     """The table of this name, found as SQL would find it, on the search path where no schema is named."""
     wanted = parts(name)
-    rows = query(compose("table", name=sql.Identifier(*wanted).as_string(None)))
+    found = _table(query, sql.SQL("c.oid = to_regclass({})").format(sql.Identifier(*wanted).as_string(None)))
+    if found:
+        return found
+    known: dict[str, list[str]] = {}  # each name with its schema and without, in lower case: as one writes it
+    for schema, table, written in query(compose("table_names")):
+        for key in (f"{schema}.{table}", table):
+            known.setdefault(key.lower(), []).append(written)
+    near = difflib.get_close_matches(".".join(wanted).lower(), known, 4, 0.6)
+    listed = list(dict.fromkeys(written for n in near or sorted(known)[:8] for written in known[n]))
+    raise MissingError(
+        f"there is no table {name!r}; {'there are' if listed else 'the database holds no table'} {_listed(listed)}"
+    )
+
+
+def relation(query: Query, schema: str, name: str) -> Table | None:
+    """The table of exactly these names, also where this user may not use its schema: a view's owner may."""
+    return _table(query, sql.SQL("n.nspname = {} AND c.relname = {}").format(schema, name))
+
+
+def _table(query: Query, which: sql.Composed) -> Table | None:
+    rows = query(compose("table", which=which))
     if not rows:
-        known = query(compose("table_names"))
-        full = [f"{schema}.{table}" for schema, table, _ in known]
-        short = {t: f"{s}.{t}" for s, t, _ in known}
-        near = difflib.get_close_matches(".".join(wanted), full + list(short), 4, 0.6)
-        near = list(dict.fromkeys(short.get(n, n) for n in near)) or sorted(full)[:8]
-        raise MissingError(
-            f"there is no table {name!r}; {'there are' if near else 'the database holds no table'} {_listed(near)}"
-        )
-    oid, schema, relname, kind, estimate, columns, key, indexes = rows[0]
-    return Table(oid, schema, relname, kind, estimate, tuple(Column(**c) for c in columns or ()), tuple(key), tuple(indexes))
+        return None
+    oid, schema, name, kind, estimate, columns, key, indexes, root, server, options = rows[0]
+    columns = tuple(Column(**c) for c in columns or ())
+    return Table(oid, schema, name, kind, estimate, columns, tuple(key), tuple(indexes), tuple(root), server, tuple(options))
 
 
-def srid(query: Query, of: Table, column: str) -> int:
-    """The SRID of a geometry column: as declared, else that of a first row; 0 where neither knows."""
+def srid(query: Query, of: Table, column: str) -> int | None:
+    """The SRID of a geometry column: as declared, else that of a first row; None where no row is there to ask."""
     if declared := of.require(column).srid:
         return declared
     name = sql.Identifier(column)
-    rows = query(sql.SQL("SELECT ST_SRID({0}) FROM {1} WHERE {0} IS NOT NULL LIMIT 1").format(name, of.identifier))
-    return int(rows[0][0]) if rows else 0
+    rows = query(sql.SQL("SELECT ST_SRID({0}::geometry) FROM {1} WHERE {0} IS NOT NULL LIMIT 1").format(name, of.identifier))
+    return int(rows[0][0]) if rows else None
 
 
 def headers(query: Query, relation: sql.Composable, column: str) -> list[Header]:
@@ -150,8 +188,7 @@ def lattice(query: Query, of: Table, column: str) -> tuple[int, tuple[float, flo
         raise DataError(f"{of}.{column} holds rasters of {len(kinds)} kinds ({listed}): give the Grid yourself")
     first = found[0]
     if first.srid == 0:
-        raise DataError(f"{of}.{column} has SRID 0: say where it lies, SELECT UpdateRasterSRID('{of.schema}', '{of.name}', "
-                        f"'{column}', <srid>)")  # fmt: skip
+        raise DataError(f"{of}.{column} has SRID 0, so nobody knows where it lies: {of.give_srid(column)}")
     if first.skew != (0, 0) or first.scale[0] <= 0 or first.scale[1] >= 0:
         raise DataError(f"{of}.{column} is not north-up (scale {first.scale}, skew {first.skew}): give the Grid yourself")
     return first.srid, (first.scale[0], -first.scale[1]), first.upper_left

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
 # PostGIS reports these mistakes in a NOTICE and goes on with a wrong answer: to us they are errors.
-WRONG_PIXELS = re.compile(r"clamp|truncat|SRID|align|returning (original|NULL)|could not|not found|invalid band", re.I)
+WRONG_PIXELS = re.compile(
+    r'clamp|truncat(?!ed to ")|SRID|align|returning (original|NULL)|could not|not found|invalid band',  # names may be cut off
+    re.I,
+)
 
 
 FILES = re.compile(r"offline (raster|band)|VSICURL disabled|from GDAL raster", re.I)
@@ -284,6 +287,8 @@ def translated(where: str) -> Iterator[None]:
 def _translate(error: psycopg.Error, where: str) -> PgtilesError:
     state, diag = error.sqlstate or "", error.diag
     said = " ".join(filter(None, [diag.message_primary or str(error).strip(), diag.message_detail]))
+    if (remote := (diag.context or "").partition("remote SQL command: "))[1]:
+        said += f"\nthat is what the server of a foreign table said; it was sent: {remote[2]}"
     if not state and isinstance(error, psycopg.OperationalError):
         hint = "is the server up, and does it listen there?"
         if "password" in said or "authentication" in said or "pg_hba" in said:
@@ -293,6 +298,11 @@ def _translate(error: psycopg.Error, where: str) -> PgtilesError:
         return DatabaseError(f"{where}: {said}\n{hint}")
     if state == "42501":
         return QueryError(f"{where}: {said}: have its owner GRANT SELECT (and USAGE on the schema) to this user")
+    if state in {"08000", "08001", "08003", "08006", "HV00N"}:  # our own connection, where it is lost, gives no code
+        return DatabaseError(
+            f"{where} is up, but another server, on which a foreign table of it lies, can't be reached: {said}\n"
+            "is that one up? Its address is in ALTER SERVER … OPTIONS (SET host …), the user in ALTER USER MAPPING …"
+        )
     if state[:2] in {"08", "53", "57", "58", "28", "3D"} or not state:
         return DatabaseError(f"{where}: {said}")
     hint = diag.message_hint or ""

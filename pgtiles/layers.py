@@ -134,7 +134,8 @@ class Labels:
         srid = self.srid or tiles.grid.srid
         if self._is_table:
             table = db.table(str(self.source))
-            if not any(c.type == "geometry" for c in table.columns) and any(c.type == "raster" for c in table.columns):
+            kinds = {c.type for c in table.columns if self.column in (None, c.name)}
+            if "raster" in kinds and not kinds & {"geometry", "geography"}:
                 return self._open_rasters(db, tiles, name, number)
             srid, text = self._of_table(db, table)
         else:
@@ -163,10 +164,8 @@ class Labels:
     def _of_table(self, db: Database, table: catalog.Table) -> tuple[int, str]:
         column = table.column("geometry", self.column)
         if not (srid := catalog.srid(db.query, table, column)):
-            raise DataError(
-                f"{table}.{column} has SRID 0, so nobody knows where it lies: say so once with "
-                f"SELECT UpdateGeometrySRID('{table.schema}', '{table.name}', '{column}', <srid>)"
-            )
+            has = "has SRID 0" if srid == 0 else "is empty and declares no SRID"
+            raise DataError(f"{table}.{column} {has}, so nobody knows where it lies: {table.give_srid(column)}")
         value: sql.Composable = sql.Literal(self.value)
         if isinstance(self.value, str):
             value = sql.SQL("t.") + sql.Identifier(table.require(self.value).name)
@@ -191,7 +190,7 @@ class Labels:
             )
         constant = self.value if not isinstance(self.value, str) else 1
         value = sql.SQL("u.value::int4") if columns.get("value") == "bool" else sql.SQL("u.value")
-        geometry = sql.SQL("ST_Transform(u.geom::geometry, {}::int4)").format(grid.srid)
+        geometry = sql.SQL("ST_Transform(ST_Force2D(u.geom::geometry), {}::int4)").format(grid.srid)
         if self.buffer is not None:
             metres = sql.SQL(
                 "ST_Scale(ST_Buffer(ST_Scale({}, tile.metre_x, tile.metre_y), {}::float8), 1 / tile.metre_x, 1 / tile.metre_y)"

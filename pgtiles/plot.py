@@ -22,6 +22,7 @@ def batch(
     path: str | Path | None = None,
     *,
     classes: Mapping[int, str] | None = None,
+    colours: Mapping[int, str] | None = None,
     bands: Sequence[int] | None = None,
     background: int = 0,
     count: int = 4,
@@ -32,10 +33,13 @@ def batch(
     sample: a batch as `TileDataset` or `read` gives it, tensors or arrays; (B, C, H, W) is an image, (B, H, W) a mask.
     path: a file to write, PNG or whatever else matplotlib writes; whole or not at all.
     classes: names of the mask's values, for the legend; values without one are shown as numbers.
+    colours: of the mask's values, as matplotlib names them, where not those of the palette: a class keeps its colour from picture
+    to picture as long as `classes` names the same.
     bands: which bands are red, green and blue, from 1, or which one is shown in grey; the first three unless given, or the
     first where there are fewer.
     count: how many tiles at most.
     background: the value that is not coloured.
+    title: above everything.
     """
     try:
         from matplotlib.figure import Figure
@@ -51,7 +55,8 @@ def batch(
         raise ConfigError(f"sample: expected a batch with (B, C, H, W) images or (B, H, W) masks, found {list(arrays)}")
     rows, columns = min(count, len(next(iter(arrays.values())))), [*images, *masks]
     values = sorted({int(v) for m in masks.values() for v in np.unique(m[:rows])} - {background})
-    colours = {value: PALETTE[i % len(PALETTE)] for i, value in enumerate(values)}
+    known = sorted({*(classes or ()), *values} - {background})
+    painted = {value: PALETTE[i % len(PALETTE)] for i, value in enumerate(known)} | dict(colours or {})
     height, width = next(iter(arrays.values())).shape[-2:]
     side = 2.6 * (height / width) ** 0.5, 2.6 * (width / height) ** 0.5  # inches: down, across
     figure = Figure(figsize=(side[1] * len(columns) + 0.3, side[0] * rows + 0.7), layout="constrained")
@@ -64,7 +69,7 @@ def batch(
             if name in images:
                 axis.imshow(rgb[name][r])
             else:
-                axis.imshow(overlaid(None if base is None else base[r], masks[name][r], colours))
+                axis.imshow(overlaid(None if base is None else base[r], masks[name][r], painted))
             axis.set(xticks=[], yticks=[])
             if r == 0:
                 axis.set_title(name, fontsize=10)
@@ -72,7 +77,7 @@ def batch(
             axes[r, 0].set_ylabel(f"tile {int(np.asarray(sample['tile_id'])[r])}", fontsize=8)
     if values:
         names = classes or {}
-        patches = [Patch(color=colours[v], label=f"{names[v]} ({v})" if v in names else str(v)) for v in values]
+        patches = [Patch(color=painted[v], label=f"{names[v]} ({v})" if v in names else str(v)) for v in values]
         figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), 5), frameon=False, fontsize=9)
     if title:
         figure.suptitle(title, fontsize=11)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
-from .catalog import Table, srid
+from . import catalog
+from .catalog import Column, Table
 from .database import Database
 from .errors import ConfigError, QueryError
 from .grid import Tiles
@@ -159,17 +160,20 @@ def findings(db: Database, tiles: Tiles, query: str, select: sql.Composed, sourc
     SRIDs and would find nothing.
     """
     plan = db.explain(over(tiles[:16], select))
+    conditions = [str(v) for node in _nodes(plan) for k, v in node.items() if k.endswith(("Cond", "Filter"))]
     found: list[str] = []
-    tables: dict[str, Table] = {}
     for node in _nodes(plan):
-        if "Relation Name" not in node or "Schema" not in node:
+        known = "Relation Name" in node and "Schema" in node
+        table = catalog.relation(db.query, node["Schema"], node["Relation Name"]) if known else None
+        spatial = [c for c in table.columns if c.type in {"geometry", "geography", "raster"}] if table else []
+        if not table or not spatial:
             continue
-        name = sql.Identifier(node["Schema"], node["Relation Name"]).as_string(None)
-        table = tables.setdefault(name, db.table(name))
+        searched = {c: [before for text in conditions for before in _uses(text, node["Alias"], c.name)] for c in spatial}
         if "st_transform" not in query.lower():
-            _check_srid(db, node, table, source_srid, tiles.grid.srid)
-        if node["Node Type"] == "Seq Scan" and (said := _scan(table)):
-            found.append(said)
+            _check_srid(db, table, searched, source_srid, tiles.grid.srid)
+        column = next((c for c in spatial if searched[c]), spatial[0])
+        if _whole(node, bool(searched[column]) and not table.indexed(column)):
+            found.append(_scan(table, column))
     return list(dict.fromkeys(found))
 
 
@@ -179,39 +183,62 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _nodes(child)
 
 
-def _check_srid(db: Database, node: dict[str, Any], table: Table, wanted: int, tile_srid: int) -> None:
-    conditions = " ".join(str(v) for k, v in node.items() if k.endswith(("Cond", "Filter")))
-    for column in table.columns:
-        if column.type != "geometry" or not re.search(rf"(?<![\w]){re.escape(column.name)}(?![\w])", conditions):
+def _uses(condition: str, alias: str, column: str) -> Iterator[str]:
+    """Where a condition of the plan names this column of this relation: the text before it."""
+    written = r"\.".join(f'"?{re.escape(name.replace(chr(34), chr(34) * 2))}"?' for name in (alias, column))
+    for found in re.finditer(rf'(?<![\w."]){written}(?![\w"])', condition):
+        yield condition[: found.start()]
+
+
+def _check_srid(db: Database, table: Table, searched: dict[Column, list[str]], wanted: int, tile_srid: int) -> None:
+    for column, uses in searched.items():
+        # a view may have moved its geometries, or said where they lie
+        bare = [before for before in uses if not re.search(r"st_(transform|setsrid)\(+$", before)]
+        if column.type != "geometry" or not bare:
             continue
-        if (found := srid(db.query, table, column.name)) not in (wanted, 0):
+        try:
+            found = catalog.srid(db.query, table, column.name)
+        except QueryError:  # this user may not look into it: a view does it for her
+            continue
+        if found == 0:
+            raise QueryError(f"{table}.{column.name} has SRID 0, so nobody knows where it lies: {table.give_srid(column.name)}")
+        if found not in (wanted, None):
             raise QueryError(
                 f"{table}.{column.name} is in SRID {found}, the tile's envelope in {wanted}: they never meet, and "
                 f"nothing would say so. Give the layer srid={found} (tile.geom then comes in it; what the query gives is "
                 f"reprojected to the tiles' {tile_srid}), or ST_Transform the one to the other in the query"
             )
-        if found == 0 and table.estimated_rows != 0:
-            raise QueryError(
-                f"{table}.{column.name} has SRID 0, so nobody knows where it lies: say so once with "
-                f"SELECT UpdateGeometrySRID('{table.schema}', '{table.name}', '{column.name}', <srid>)"
-            )
 
 
-def _scan(table: Table) -> str | None:
-    spatial = [c for c in table.columns if c.type in {"geometry", "geography", "raster"}]
-    if not spatial:
-        return None
-    column = spatial[0]
+def _whole(node: dict[str, Any], unindexed: bool) -> bool:
+    """Whether the plan reads all of a table where it is meant to read what is near a tile."""
+    kind = node["Node Type"]
+    if kind == "Foreign Scan":
+        return not re.search(r"\$\d", node.get("Remote SQL", ""))  # what is sent to the other server as a parameter is the tile
+    in_key_order = kind in {"Index Scan", "Index Only Scan"} and "Index Cond" not in node and "Order By" not in node
+    return kind == "Seq Scan" or (in_key_order and unindexed)
+
+
+def _scan(table: Table, column: Column) -> str:
     key = sql.Identifier(column.name).as_string(None)
-    key = f"ST_ConvexHull({key})" if column.type == "raster" else key
-    relation = table.identifier.as_string(None)
-    if any(key.lower().replace('"', "") in index.lower().replace('"', "") for index in table.indexes):
+    hull = f"ST_ConvexHull({key})" if column.type == "raster" else key
+    if table.kind == "f":
+        server = sql.Identifier(table.server or "").as_string(None)
+        known = {option.partition("=")[0] for option in table.options}
+        wanted = (("extensions", "postgis,postgis_raster"), ("use_remote_estimate", "true"))
+        options = ", ".join(f"{'SET' if name in known else 'ADD'} {name} '{value}'" for name, value in wanted)
+        return (
+            f"all of {table} is fetched from the server {table.server}, over and over, because the search is not sent there. "
+            f"For postgres_fdw: ALTER SERVER {server} OPTIONS ({options}); else keep a copy here, a materialized view with an "
+            "index"
+        )
+    if table.indexed(column):
+        bare = column.name if re.fullmatch("[a-z_][a-z0-9_]*", column.name) else key
         return (
             f"{table} is read from end to end although it has an index: the condition must compare the bare column with "
-            f"the tile, as in ST_DWithin({column.name}, tile.geom, 6) or {column.name} && tile.geom; a function around it "
-            "hides it"
+            f"the tile, as in ST_DWithin({bare}, tile.geom, 6) or {bare} && tile.geom; a function around it, in a view's "
+            "definition too, hides it"
         )
-    return (
-        f"{table} is read from end to end for want of an index: "
-        f"CREATE INDEX ON {relation} USING gist ({key}); ANALYZE {relation};"
-    )
+    root = sql.Identifier(*table.root).as_string(None)
+    what = ".".join(table.root)
+    return f"{what} is read from end to end for want of an index: CREATE INDEX ON {root} USING gist ({hull}); ANALYZE {root};"

@@ -99,7 +99,8 @@ def open_rasters(
             max_error=max_error if max_error is not None else 0.0 if exact else 0.125,
         )  # fmt: skip
         why = f"{off}: resampled ({resampling}) in PostGIS"
-        if found.table and header.srid == grid.srid and math.isclose(ratio, 1, rel_tol=1e-6):
+        north_up = header.skew == (0, 0) and header.scale[1] < 0 < header.scale[0]  # else Grid.like refuses it
+        if found.table and north_up and header.srid == grid.srid and math.isclose(ratio, 1, rel_tol=1e-6):
             said.append(
                 f"{off}, though SRID and resolution are the tiles' own: Grid.like(db, {found.table!r}) "
                 "puts the tiles on its lattice and is about ten times as fast"
@@ -145,7 +146,7 @@ def _key(table: catalog.Table) -> sql.Composable:
     """What orders overlapping scenes where nobody says: the primary key, else the rows' place in the table."""
     if table.primary_key:
         return sql.SQL(", ").join(sql.SQL("s.") + sql.Identifier(k) for k in table.primary_key)
-    return sql.SQL("s.ctid") if table.kind in {"r", "m"} else sql.SQL("true")
+    return sql.SQL("s.tableoid, s.ctid") if table.kind in {"r", "m", "p"} else sql.SQL("true")
 
 
 def _one_kind(what: str, found: list[Header]) -> Header:

@@ -1,8 +1,10 @@
 -- What the catalog knows of one table, view, materialized view, partitioned or foreign table.
--- slots: name, as to_regclass takes it ("schema"."table")
+-- slots: which (a condition on c, of pg_class, and n, of pg_namespace)
 -- rows: oid, schema, name, kind (relkind), estimated number of rows (-1 where never analysed), columns as a JSON list of
---       {name, type, srid (of a geometry column; 0 unknown)}, names of the primary key's columns in its order,
---       definitions of its GiST indexes
+--       {name, type (what a domain is made of), srid (of a geometry or geography column; 0 unknown)}, names of the primary
+--       key's columns in its order, what its spatial indexes are on (a column or an expression each; partial ones serve only
+--       some queries and are left out), the partitioned table that it is a part of (schema and name; else itself), of a foreign
+--       table its server and that server's options (name=value)
 -- index: those of pg_class and pg_attribute on oid
 SELECT
     c.oid::int8,
@@ -13,9 +15,22 @@ SELECT
     (
         SELECT json_agg(json_build_object(
             'name', a.attname, 'type', t.typname,
-            'srid', CASE WHEN t.typname = 'geometry' THEN greatest(postgis_typmod_srid(a.atttypmod), 0) ELSE 0 END
+            'srid', CASE
+                WHEN t.typname = 'geography' AND b.typmod < 0 THEN 4326
+                WHEN t.typname IN ('geometry', 'geography') THEN greatest(postgis_typmod_srid(b.typmod), 0)
+                ELSE 0
+            END
         ) ORDER BY a.attnum)
-        FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
+        FROM pg_attribute AS a
+        CROSS JOIN LATERAL (
+            WITH RECURSIVE base AS (
+                SELECT a.atttypid AS type, a.atttypmod AS typmod
+                UNION ALL
+                SELECT d.typbasetype, d.typtypmod FROM base JOIN pg_type AS d ON d.oid = base.type WHERE d.typtype = 'd'
+            )
+            SELECT base.type, base.typmod FROM base
+        ) AS b
+        JOIN pg_type AS t ON t.oid = b.type AND t.typtype <> 'd'
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     ),
     ARRAY(
@@ -27,12 +42,22 @@ SELECT
         ORDER BY k.position
     ),
     ARRAY(
-        SELECT pg_get_indexdef(i.indexrelid)
+        SELECT pg_get_indexdef(i.indexrelid, k.position, true)
         FROM pg_index AS i
         JOIN pg_class AS x ON x.oid = i.indexrelid
         JOIN pg_am AS m ON m.oid = x.relam
-        WHERE i.indrelid = c.oid AND m.amname = 'gist'
-    )
+        CROSS JOIN LATERAL generate_series(1, i.indnkeyatts) AS k (position)
+        WHERE i.indrelid = c.oid AND m.amname IN ('gist', 'spgist', 'brin') AND i.indisvalid AND i.indpred IS NULL
+    ),
+    (
+        SELECT ARRAY[p.nspname, r.relname]::text[]
+        FROM pg_class AS r JOIN pg_namespace AS p ON p.oid = r.relnamespace
+        WHERE r.oid = coalesce(pg_partition_root(c.oid)::oid, c.oid)
+    ),
+    s.srvname,
+    coalesce(s.srvoptions, ARRAY[]::text[])
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE c.oid = to_regclass({name})
+LEFT JOIN pg_foreign_table AS f ON f.ftrelid = c.oid
+LEFT JOIN pg_foreign_server AS s ON s.oid = f.ftserver
+WHERE {which}

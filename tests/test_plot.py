@@ -120,6 +120,21 @@ class TestMasks:
         np.testing.assert_array_equal(drawn(figure, figure.axes[0], 30, 30), drawn(figure, figure.axes[1], 30, 30))
         assert legend(figure) == ["1", "3", "7"]
 
+    def test_a_class_keeps_its_colour_from_picture_to_picture(self):
+        """Also where another class is missing, as long as the names are the same."""
+        names = {1: "road", 3: "park", 7: "water"}
+        whole = plot.batch({"a": quarters(1)}, classes=names)
+        without = plot.batch({"a": np.full((1, SIDE, SIDE), 7)}, classes=names)
+        water = drawn(whole, whole.axes[0], 30, 30)
+        np.testing.assert_array_equal(water, drawn(without, without.axes[0], 30, 30))
+        assert legend(without) == ["water (7)"]
+
+    def test_colours_of_ones_own(self):
+        figure = plot.batch({"a": quarters(1)}, colours={3: "tab:green"})
+        green = [to_rgb(p.get_facecolor()) for p in figure.legends[0].get_patches()][1]
+        assert green == pytest.approx(to_rgb("tab:green"))
+        np.testing.assert_allclose(drawn(figure, figure.axes[0], 10, 30), 0.35 + 0.65 * np.array(green), atol=0.01)
+
     def test_what_is_not_shown_is_not_in_the_legend(self):
         mask = quarters(3)
         mask[2] = 5
