@@ -14,7 +14,8 @@ help:  ## what there is to make
 demo: $(READY) postgis  ## train a road model on a real scene, straight out of PostGIS
 	$(BIN)/pgtiles demo
 
-test: $(READY) postgis  ## all tests, against a PostGIS that they start themselves (or PGTILES_TEST_URL)
+test: $(READY)  ## all tests, against a PostGIS that they start themselves (or PGTILES_TEST_URL)
+	@PYTHON=$(BIN)/python ./.ci/postgis tests
 	$(BIN)/python -m pytest
 
 lint: $(READY)  ## ruff and mypy

@@ -6,23 +6,33 @@ import os
 import runpy
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from . import load as loading
 from .database import Database
 from .errors import PgtilesError, PgtilesWarning
-from .reading import read_batch
+from .reading import Plan, read_batch
 from .server import LocalServer
+from .starter import propose
 from .template import folder
 from .view import Url, View, size_of, viewing
 
@@ -92,13 +102,17 @@ def status(path: Home = None) -> None:
 
 @load_app.command("raster")
 def load_raster(
-    files: Annotated[list[Path], typer.Argument(help="GeoTIFFs, or whatever else GDAL reads.")],
+    files: Annotated[list[str], typer.Argument(help="GeoTIFFs, or whatever else GDAL reads; URLs, too.")],
     table: Annotated[str, typer.Argument(help="table or schema.table")],
-    srid: Srid = None, replace: Replace = False, url: Url = None,
+    srid: Srid = None, replace: Replace = False,
+    out_db: Annotated[bool, typer.Option("--out-db", help="Leave the pixels in the files; the server reads them.")] = False,
+    seen_in: Annotated[str | None, typer.Option(help="With --out-db: the folder in which the server sees the files.")] = None,
+    url: Url = None,
 ) -> None:  # fmt: skip
     """Load rasters into a table, in blocks, with index and constraints as reading wants them."""
+    where = seen_in if out_db and seen_in else out_db
     with _progress("blocks") as progress:
-        loaded = loading.raster(Database(url), files, table, srid=srid, replace=replace, progress=progress)
+        loaded = loading.raster(Database(url), files, table, srid=srid, replace=replace, out_db=where, progress=progress)
     _say_loaded(loaded)
 
 
@@ -113,6 +127,39 @@ def load_vector(
     with _progress("features") as progress:
         loaded = loading.vector(Database(url), file, table, layer=layer, srid=srid, replace=replace, progress=progress)
     _say_loaded(loaded)
+
+
+@load_app.command("osm")
+def load_osm(
+    file: Annotated[Path, typer.Argument(help="OpenStreetMap, as .osm.pbf.")],
+    prefix: Annotated[str, typer.Option(help="Of the tables' names: PREFIX_point, _line, _polygon, _roads.")] = "planet_osm",
+    schema: Annotated[str | None, typer.Option(help="Of the tables; the first of the search_path unless given.")] = None,
+    srid: Annotated[int, typer.Option(help="EPSG code into which the coordinates are transformed.")] = 3857,
+    slim: Annotated[bool, typer.Option("--slim", help="Keep what osm2pgsql --append needs for later updates.")] = False,
+    replace: Replace = False, url: Url = None,
+) -> None:  # fmt: skip
+    """Load OpenStreetMap into the tables that people know, by osm2pgsql."""
+    with _telling("osm2pgsql") as progress:
+        loaded = loading.osm(
+            Database(url), file, prefix=prefix, schema=schema, srid=srid, slim=slim, replace=replace, progress=progress
+        )
+    for table in loaded:
+        _say_loaded(table)
+
+
+@typer_app.command()
+def sample(
+    name: Annotated[loading.Samples, typer.Argument(help="SpaceNet's scenes with labels, or the map of Helsinki.")],
+    replace: Replace = False, url: Url = None,
+) -> None:  # fmt: skip
+    """Fetch real imagery or a real map, load it, and say how to look at it."""
+    db = _database(url)
+    with _telling("fetching") as progress:
+        loaded, looks = loading.sample(db, name, replace=replace, progress=progress)
+    for table in loaded:
+        _say_loaded(table)
+    for look in looks:
+        out.print(f"{look}{' --url …' if url else ''}", markup=False)
 
 
 def _say_loaded(loaded: Any) -> None:
@@ -134,13 +181,7 @@ def _database(url: str | None) -> Database:
 @viewing
 def preview(view: View, count: Count = 4, output: Picture = Path("preview.png")) -> None:
     """Draw some tiles, image beside labels, to a PNG."""
-    from . import plot
-
-    db = _database(view.url)
-    tiles, plan = view.open(db, count)
-    with err.status("reading tiles"):
-        plot.batch(read_batch(db, plan, tiles).sample, output, count=count)
-    out.print(f"{output}: {len(tiles)} tiles of {size_of(tiles)}", markup=False)
+    _preview(_database(view.url), view, count, output)
 
 
 @typer_app.command()
@@ -155,7 +196,21 @@ def sql(view: View, count: Count = 2) -> None:
 @viewing
 def check(view: View, count: Count = 64) -> None:
     """Say for each layer which path its pixels take, and why; and what would make it faster."""
-    db = _database(view.url)
+    _check(_database(view.url), view, count)
+
+
+def _preview(db: Database, view: View, count: int, output: Path, classes: Mapping[int, str] | None = None) -> None:
+    from . import plot
+
+    tiles, plan = view.open(db, count)
+    with err.status("reading tiles"):
+        batch = read_batch(db, plan, tiles)
+        plot.batch(batch.sample, output, count=count, classes=classes)
+    out.print(f"{output}: {len(tiles)} tiles of {size_of(tiles)}", markup=False)
+    _say_empty(plan, np.array(batch.empty), len(tiles))
+
+
+def _check(db: Database, view: View, count: int) -> None:
     tiles, plan = view.open(db, count)
     with err.status(f"reading {len(tiles)} tiles"):
         empty = np.sum([read_batch(db, plan, tiles[k : k + 8]).empty for k in range(0, len(tiles), 8)], axis=0)
@@ -165,6 +220,34 @@ def check(view: View, count: Count = 64) -> None:
         shape = " × ".join(map(str, layer.shape))
         table.add_row(layer.name, layer.path, shape, layer.dtype, f"{none} of {len(tiles)}", escape(layer.why))
     out.print(table)
+    _say_empty(plan, empty, len(tiles))
+
+
+def _say_empty(plan: Plan, empty: NDArray[Any], count: int) -> None:
+    for layer, none in zip(plan.layers, empty, strict=True):
+        if none == count:
+            err.print(
+                f"[yellow]warning:[/] layer '{layer.name}': nothing is in any of these {count} tiles. Is anything mapped there "
+                "(--within xmin,ymin,xmax,ymax names another place), and does the query ask for it?"
+            )
+
+
+@typer_app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where the files go; it is made if need be.")] = Path(),
+    url: Url = None,
+) -> None:
+    """Write a labels.sql and a train.py for the database at hand, ready to run, and look at what they give."""
+    db = _database(url)
+    with err.status("looking at the tables"):
+        start = propose(db)
+    for file in start.write(folder):
+        out.print(f"wrote {file}", markup=False)
+    view = start.view(folder, url)
+    _check(db, view, 16)
+    _preview(db, view, 4, folder / "preview.png", start.classes)
+    if start.image is None:
+        err.print("no train.py yet, for want of imagery in the database: `pgtiles load raster FILES TABLE`, then init again")
 
 
 @typer_app.command()
@@ -184,3 +267,11 @@ def _progress(unit: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=err, disable=not err.is_terminal and "PGTILES_PROGRESS" not in os.environ) as bar:
         task = bar.add_task(unit, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _telling(what: str) -> Iterator[Callable[[str], None]]:
+    columns = SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
+    with Progress(*columns, console=err, disable=not err.is_terminal and "PGTILES_PROGRESS" not in os.environ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda text: bar.update(task, description=text)

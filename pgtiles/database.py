@@ -72,7 +72,7 @@ class Database:
     """
 
     def __init__(self, url: str | URL | Engine | None = None) -> None:
-        self._conninfo, self.source = _resolve(url)
+        self.conninfo, self.source = _resolve(url)
         self._forget()
 
     def _forget(self) -> None:
@@ -80,7 +80,7 @@ class Database:
         weakref.finalize(self, _close, self._idle, self._pid)  # a script need not close what it drops
 
     def __getstate__(self) -> dict[str, str]:
-        return {"_conninfo": self._conninfo, "source": self.source}
+        return {"conninfo": self.conninfo, "source": self.source}
 
     def __setstate__(self, state: dict[str, str]) -> None:
         self.__dict__.update(state)
@@ -89,7 +89,7 @@ class Database:
     @property
     def name(self) -> str:
         """Where it is, without the password: ``user@host:port/dbname``."""
-        given = conninfo.conninfo_to_dict(self._conninfo)
+        given = conninfo.conninfo_to_dict(self.conninfo)
         known = {name: given.get(name) or os.environ.get(f"PG{name.upper()}") for name in ("user", "host", "hostaddr", "port")}
         user, port = known["user"], known["port"]
         dbname = given.get("dbname") or os.environ.get("PGDATABASE") or user or ""
@@ -124,7 +124,7 @@ class Database:
 
     def _connect(self) -> _Connection:
         with translated(self.name):
-            return _Connection.connect(self._conninfo, autocommit=True, prepare_threshold=None)
+            return _Connection.connect(self.conninfo, autocommit=True, prepare_threshold=None)
 
     def close(self) -> None:
         """Close the connections that this process holds; the next use opens new ones."""

@@ -107,13 +107,13 @@ def new_table(db: Database, table: str, replace: bool, source: str) -> Iterator[
     with db.connection() as conn:
         try:
             with conn.transaction():
-                schema, text, exists = _place(conn, db.name, schemas[0] if schemas else None, name, replace, source)
+                schema, text, exists = place_of(conn, db.name, schemas[0] if schemas else None, name, replace, source)
                 yield NewTable(conn, schema, name, text, exists)
         except psycopg.Error as error:
-            raise _explained(error, f"{source} was not loaded into {table} of {db.name}") from error
+            raise explained(error, f"{source} was not loaded into {table} of {db.name}") from error
 
 
-def _place(conn: _Connection, where: str, schema: str | None, name: str, replace: bool, source: str) -> tuple[str, str, bool]:
+def place_of(conn: _Connection, where: str, schema: str | None, name: str, replace: bool, source: str) -> tuple[str, str, bool]:
     """Schema, full name, and whether there is a table of that name, which can be dropped."""
     row = conn.execute(compose("new_table", schema=schema, name=name)).fetchone()
     schema, known, text, kind = row  # type: ignore[misc]  # always one row
@@ -138,7 +138,7 @@ def _try_to_drop(conn: _Connection, table: sql.Identifier) -> None:
         raise psycopg.Rollback(trial)
 
 
-def _explained(error: psycopg.Error, what: str) -> LoadError:
+def explained(error: psycopg.Error, what: str) -> LoadError:
     """Driver errors in words that name the source, the reason, and what to do."""
     said = ": ".join(filter(None, [error.diag.message_primary or str(error).strip(), error.diag.message_detail]))
     advice = {

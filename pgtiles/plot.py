@@ -33,8 +33,8 @@ def batch(
     sample: a batch as `TileDataset` or `read` gives it, tensors or arrays; (B, C, H, W) is an image, (B, H, W) a mask.
     path: a file to write, PNG or whatever else matplotlib writes; whole or not at all.
     classes: names of the mask's values, for the legend; values without one are shown as numbers.
-    colours: of the mask's values, as matplotlib names them, where not those of the palette: a class keeps its colour from picture
-    to picture as long as `classes` names the same.
+    colours: of the mask's values, as matplotlib names them, in place of the palette's. A class keeps its colour from picture to
+    picture as long as `classes` names the same.
     bands: which bands are red, green and blue, from 1, or which one is shown in grey; the first three unless given, or the
     first where there are fewer.
     count: how many tiles at most.

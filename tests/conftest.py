@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from pytest_postgresql.executors import NoopExecutor
 from pytest_postgresql.janitor import DatabaseJanitor
 from rasterio.transform import from_origin
 
-from pgtiles import Database, Grid, LocalServer, load
+from pgtiles import Database, Grid, LocalServer, load, samples
 from pgtiles.template import folder
 
 X0, Y0, RES = 1_050_000.0, 5_985_000.0, 2.5  # the scene's upper left corner in EPSG:3857, and its metres a pixel
@@ -143,18 +144,33 @@ def features(seed=0):
     return SimpleNamespace(lines=lines, areas=areas, points=points, value=lambda i: 1 + i % 4)
 
 
-@pytest.fixture(scope="session")
-def world(template, tmp_path_factory):
-    """One database with imagery and vectors in several forms, only to be read, and the files and geometries they came from."""
-    folder_ = tmp_path_factory.mktemp("world")
+@contextmanager
+def shared(template, name):
+    """The URL of a database that many tests only read."""
     janitor = DatabaseJanitor(
-        user=template.user, host=template.host, port=template.port, dbname="pgtiles_world", password=template.password,
+        user=template.user, host=template.host, port=template.port, dbname=name, password=template.password,
         maintenance_dbname="postgres", template_dbname=template.template_dbname,
     )  # fmt: skip
     janitor.drop()
     with janitor:
         secret = f":{template.password}" if template.password else ""
-        url = f"postgresql://{template.user}{secret}@{template.host}:{template.port}/pgtiles_world"
+        yield f"postgresql://{template.user}{secret}@{template.host}:{template.port}/{name}"
+
+
+@pytest.fixture(scope="session")
+def helsinki(template):
+    """One database with the city centre of Helsinki as osm2pgsql makes it (SRID 3857), only to be read, and its file."""
+    file = samples.helsinki()
+    with shared(template, "pgtiles_helsinki") as url, Database(url) as database:
+        load.osm(database, file)
+        yield SimpleNamespace(url=url, db=database, file=file)
+
+
+@pytest.fixture(scope="session")
+def world(template, tmp_path_factory):
+    """One database with imagery and vectors in several forms, only to be read, and the files and geometries they came from."""
+    folder_ = tmp_path_factory.mktemp("world")
+    with shared(template, "pgtiles_world") as url:
         found, pixels = features(), scene()
         tif = write_tiff(folder_ / "scene.tif", pixels)
         with Database(url) as database:

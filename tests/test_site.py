@@ -247,7 +247,7 @@ def test_a_database_that_is_there(osm, home, shell, database_url, monkeypatch):
 
 def in_this_database(code, db):
     """The statements of a block, said of the test's own database."""
-    name = psycopg.conninfo.conninfo_to_dict(db._conninfo)["dbname"]
+    name = psycopg.conninfo.conninfo_to_dict(db.conninfo)["dbname"]
     return code.replace("DATABASE osm", f'DATABASE "{name}"').replace("trainer", "pgtiles_trainer")
 
 
