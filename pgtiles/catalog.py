@@ -42,7 +42,6 @@ class Table:
     schema: str
     name: str
     kind: str
-    estimated_rows: float
     columns: tuple[Column, ...]
     primary_key: tuple[str, ...]
     indexes: tuple[str, ...]  # what its spatial indexes are on: columns or expressions
@@ -154,9 +153,9 @@ def _table(query: Query, which: sql.Composed) -> Table | None:
     rows = query(compose("table", which=which))
     if not rows:
         return None
-    oid, schema, name, kind, estimate, columns, key, indexes, root, server, options = rows[0]
+    oid, schema, name, kind, columns, key, indexes, root, server, options = rows[0]
     columns = tuple(Column(**c) for c in columns or ())
-    return Table(oid, schema, name, kind, estimate, columns, tuple(key), tuple(indexes), tuple(root), server, tuple(options))
+    return Table(oid, schema, name, kind, columns, tuple(key), tuple(indexes), tuple(root), server, tuple(options))
 
 
 def srid(query: Query, of: Table, column: str) -> int | None:
@@ -166,6 +165,12 @@ def srid(query: Query, of: Table, column: str) -> int | None:
     name = sql.Identifier(column)
     rows = query(sql.SQL("SELECT ST_SRID({0}::geometry) FROM {1} WHERE {0} IS NOT NULL LIMIT 1").format(name, of.identifier))
     return int(rows[0][0]) if rows else None
+
+
+def in_degrees(query: Query, srid: int) -> bool:
+    """Whether a CRS's units are degrees."""
+    rows = query(sql.SQL("SELECT srtext LIKE 'GEOG%' FROM spatial_ref_sys WHERE srid = {}").format(srid))
+    return bool(rows and rows[0][0])
 
 
 def headers(query: Query, relation: sql.Composable, column: str) -> list[Header]:
@@ -195,10 +200,11 @@ def lattice(query: Query, of: Table, column: str) -> tuple[int, tuple[float, flo
 
 
 def extent(query: Query, of: Table, column: str, srid: int) -> tuple[float, float, float, float]:
-    """xmin, ymin, xmax, ymax of a raster table's imagery in an SRID."""
-    box = query(compose("raster_extent", table=of.identifier, column=sql.Identifier(column), srid=srid))[0]
+    """xmin, ymin, xmax, ymax in an SRID of what a table holds: of rasters to the pixel, of geometries as far as is known."""
+    file = "raster_extent" if of.require(column).type == "raster" else "feature_extent"
+    box = query(compose(file, table=of.identifier, column=sql.Identifier(column), srid=srid))[0]
     if box[0] is None:
-        raise DataError(f"{of}.{column} holds no raster, so it has no extent")
+        raise DataError(f"{of}.{column} holds nothing, so it has no extent")
     return box
 
 

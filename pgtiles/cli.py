@@ -27,17 +27,18 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from . import __version__
 from . import load as loading
 from .database import Database
-from .errors import PgtilesError, PgtilesWarning
+from .errors import ConfigError, PgtilesError, PgtilesWarning
 from .reading import Plan, read_batch
 from .server import LocalServer
-from .starter import propose
+from .starter import PICTURE, propose
 from .template import folder
-from .view import Url, View, size_of, viewing
+from .view import Url, View, command_line, size_of, viewing
 
 typer_app = typer.Typer(
-    no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
+    no_args_is_help=True, invoke_without_command=True, pretty_exceptions_enable=False, add_completion=False,
     help="Tiles, imagery and labels straight out of PostGIS. The database is the one of --url, PGTILES_URL, "
          "libpq's PG* variables, or the running local server.",
 )  # fmt: skip
@@ -50,6 +51,14 @@ Srid = Annotated[int | None, typer.Option(help="EPSG code, where the file doesn'
 Replace = Annotated[bool, typer.Option("--replace", help="Replace a table that is already there.")]
 Count = Annotated[int, typer.Option(help="How many tiles.")]
 Picture = Annotated[Path, typer.Option("--out", help="Where the PNG goes.")]
+
+
+@typer_app.callback()
+def main(version: Annotated[bool, typer.Option("--version", help="Say which version this is.")] = False) -> None:
+    """What stands before a command."""
+    if version:
+        out.print(f"pgtiles {__version__}")
+        raise typer.Exit
 
 
 def app() -> None:
@@ -77,6 +86,8 @@ def up(path: Home = None) -> None:
     with err.status("starting the local server"):
         started = server.start()
     err.print(f"{'started' if started else 'already running'}: {escape(str(server.path))}")
+    if os.environ.get("PGTILES_URL", server.url) != server.url:
+        err.print("[yellow]note:[/] PGTILES_URL names another database, which goes before this one: unset PGTILES_URL")
     out.print(server.url, markup=False)
 
 
@@ -110,9 +121,12 @@ def load_raster(
     url: Url = None,
 ) -> None:  # fmt: skip
     """Load rasters into a table, in blocks, with index and constraints as reading wants them."""
-    where = seen_in if out_db and seen_in else out_db
+    if seen_in is not None and not (out_db and seen_in):
+        raise ConfigError("--seen-in goes with --out-db, and names a folder")
+    where = seen_in or out_db
+    db = _database(url)
     with _progress("blocks") as progress:
-        loaded = loading.raster(Database(url), files, table, srid=srid, replace=replace, out_db=where, progress=progress)
+        loaded = loading.raster(db, files, table, srid=srid, replace=replace, out_db=where, progress=progress)
     _say_loaded(loaded)
 
 
@@ -124,8 +138,9 @@ def load_vector(
     srid: Srid = None, replace: Replace = False, url: Url = None,
 ) -> None:  # fmt: skip
     """Load features into a table, with an index; invalid geometries are reported."""
+    db = _database(url)
     with _progress("features") as progress:
-        loaded = loading.vector(Database(url), file, table, layer=layer, srid=srid, replace=replace, progress=progress)
+        loaded = loading.vector(db, file, table, layer=layer, srid=srid, replace=replace, progress=progress)
     _say_loaded(loaded)
 
 
@@ -139,10 +154,9 @@ def load_osm(
     replace: Replace = False, url: Url = None,
 ) -> None:  # fmt: skip
     """Load OpenStreetMap into the tables that people know, by osm2pgsql."""
+    db = _database(url)
     with _telling("osm2pgsql") as progress:
-        loaded = loading.osm(
-            Database(url), file, prefix=prefix, schema=schema, srid=srid, slim=slim, replace=replace, progress=progress
-        )
+        loaded = loading.osm(db, file, prefix=prefix, schema=schema, srid=srid, slim=slim, replace=replace, progress=progress)
     for table in loaded:
         _say_loaded(table)
 
@@ -227,27 +241,35 @@ def _say_empty(plan: Plan, empty: NDArray[Any], count: int) -> None:
     for layer, none in zip(plan.layers, empty, strict=True):
         if none == count:
             err.print(
-                f"[yellow]warning:[/] layer '{layer.name}': nothing is in any of these {count} tiles. Is anything mapped there "
-                "(--within xmin,ymin,xmax,ymax names another place), and does the query ask for it?"
+                f"[yellow]warning:[/] layer '{layer.name}': nothing is in any of these {count} tiles. Is anything mapped "
+                "there, and does the query ask for it? --within xmin,ymin,xmax,ymax names another place; without it, the whole "
+                "table is taken"
             )
 
 
 @typer_app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="Where the files go; it is made if need be.")] = Path(),
+    image: Annotated[str | None, typer.Option(help="Raster table; the likeliest unless given.")] = None,
+    labels: Annotated[str | None, typer.Option(help="Table with geometries; the likeliest unless given.")] = None,
     url: Url = None,
 ) -> None:
     """Write a labels.sql and a train.py for the database at hand, ready to run, and look at what they give."""
     db = _database(url)
     with err.status("looking at the tables"):
-        start = propose(db)
+        start = propose(db, image=image, labels=labels)
+    out.print(f"imagery: {start.image or 'none'}; label: {start.label.table}", markup=False)
     for file in start.write(folder):
         out.print(f"wrote {file}", markup=False)
     view = start.view(folder, url)
     _check(db, view, 16)
-    _preview(db, view, 4, folder / "preview.png", start.classes)
+    _preview(db, view, 4, folder / PICTURE, start.label.classes)
+    named = "PGTILES_URL=… " if url else ""  # her URL may hold a password
+    err.print(f"again, when labels.sql has changed: {named}pgtiles preview {command_line(view)}", markup=False)
     if start.image is None:
         err.print("no train.py yet, for want of imagery in the database: `pgtiles load raster FILES TABLE`, then init again")
+    else:
+        err.print(f"next, 5 minutes on two cores: {named}python {folder / 'train.py'}", markup=False)
 
 
 @typer_app.command()

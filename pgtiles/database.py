@@ -205,9 +205,10 @@ class Database:
         return catalog.lattice(self.query, found, found.column("raster", column))
 
     def extent(self, table: str, srid: int, column: str | None = None) -> tuple[float, float, float, float]:
-        """xmin, ymin, xmax, ymax of a raster table's imagery, in an SRID: a region for `Tiles`."""
+        """xmin, ymin, xmax, ymax of what a table of rasters or geometries holds, in an SRID: a region for `Tiles`."""
         found = self.table(table)
-        return catalog.extent(self.query, found, found.column("raster", column), srid)
+        rasters = any(c.type == "raster" and column in (None, c.name) for c in found.columns)
+        return catalog.extent(self.query, found, found.column("raster" if rasters else "geometry", column), srid)
 
     def require_postgis(self) -> tuple[int, ...]:
         """The version of PostGIS; raises `MissingError` without it or its raster part, and warns of one that burns wrongly."""
@@ -215,8 +216,9 @@ class Database:
         for name in ("postgis", "postgis_raster"):
             if name not in have:
                 raise MissingError(
-                    f"{self.name} has no extension {name}: have its owner run CREATE EXTENSION {name} CASCADE "
-                    "(the packages are named by `pgtiles up` where the server lacks them)"
+                    f"{self.name} has no extension {name}, which tiles are made with: have its owner run once\n"
+                    f"  CREATE EXTENSION {name} CASCADE;\n(where the server says that it is not available, its machine lacks "
+                    "PostGIS's package: postgresql-15-postgis-3 on Debian, for PostgreSQL 15)"
                 )
         version = tuple(int(part) for part in re.findall(r"\d+", have["postgis"])[:3])
         if version < (3, 2):

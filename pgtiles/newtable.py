@@ -71,7 +71,7 @@ class NewTable:
         """Drop the old table and take its name. From here on others wait to read it: what is left should be quick."""
         final, grants = sql.Identifier(self.schema, self.name), []
         if self._exists:
-            grants = self._conn.execute(compose("grants", table=final.as_string())).fetchall()
+            grants = self._conn.execute(compose("grants", table=final.as_string(), new=self._table.as_string())).fetchall()
             self._conn.execute(sql.SQL("DROP TABLE {}").format(final))
         self._conn.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(self._table, sql.Identifier(self.name)))
         self._table = final

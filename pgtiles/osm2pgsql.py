@@ -62,6 +62,8 @@ def run(program: Path, url: str, file: Path, options: Sequence[str], progress: C
     known = conninfo.conninfo_to_dict(url)
     # libpq's words in English, and not the PROJ data of a Python package, which are of another version
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PROJ_")} | {"LC_ALL": "C"}
+    if "sslpassword" in known:  # libpq has no variable for it
+        raise LoadError("osm2pgsql would show sslpassword to everybody on this machine: use a key without one")
     if password := known.pop("password", None):
         environment["PGPASSWORD"] = str(password)
     database = conninfo.make_conninfo("", **known)

@@ -190,8 +190,7 @@ class _Load:
         with self._transaction() as conn:
             loaded = tuple([self._loaded(conn, kind) for kind in KINDS])
             new = [f"{self.prefix}_{kind}" for kind in (*KINDS, *(FOR_UPDATES if self.slim else ()))]
-            kept = [sql.Identifier(self.schema, name).as_string() for name in self.old if name in new]
-            grants = [grant for table in kept for grant in _ask(conn, "grants", table=table)]
+            grants = [grant for name in self.old if name in new for grant in self._grants(conn, name)]
             self._drop_old(conn)
             stays = "" if self.slim else PROPERTIES
             _run(conn, _ask(conn, "osm_move", working=self.working, schema=self.schema, stays=stays))
@@ -199,10 +198,16 @@ class _Load:
             conn.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(self.working)))
         return loaded
 
+    def _grants(self, conn: _Connection, name: str) -> list[tuple[Any, ...]]:
+        """The rights to an old table; none where somebody has dropped it meanwhile."""
+        table, new = (sql.Identifier(schema, name).as_string() for schema in (self.schema, self.working))
+        there = conn.execute(sql.SQL("SELECT to_regclass({})").format(table)).fetchone()
+        return _ask(conn, "grants", table=table, new=new) if there and there[0] else []
+
     def _drop_old(self, conn: _Connection) -> None:
         """Drop the tables that are replaced, and the functions of osm2pgsql's that outlive their tables."""
         for name in self.old:
-            conn.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(self.schema, name)))
+            conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(self.schema, name)))
         functions = [f"{self.prefix}_{kind}_osm2pgsql_valid" for kind in KINDS]
         functions += [f"{self.prefix}_index_bucket", f"{self.prefix}_member_ids"]
         _run(conn, _ask(conn, "osm_functions", schema=self.schema, names=sql.Literal(functions)))

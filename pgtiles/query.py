@@ -46,6 +46,7 @@ class OpenLayer:
     path: str  # native, warped or burned
     why: str
     warnings: tuple[str, ...]
+    files: str = ""  # SQL that gives the files, if any, in which the rasters around the tiles keep their pixels
 
 
 def text_of(source: str | Select[Any] | TextClause) -> str:
@@ -174,7 +175,27 @@ def findings(db: Database, tiles: Tiles, query: str, select: sql.Composed, sourc
         column = next((c for c in spatial if searched[c]), spatial[0])
         if _whole(node, bool(searched[column]) and not table.indexed(column)):
             found.append(_scan(table, column))
+    if (width := _metres_in(query)) and catalog.in_degrees(db.query, source_srid):
+        found.append(
+            f"the query says {width}, and SRID {source_srid} is in degrees, of 111 km each: widen by metres with buffer= in "
+            "the layer, or in the query with ST_Buffer(ST_Transform(geom, <a CRS in metres>), 6); search with "
+            "geom && ST_Expand(tile.geom, 0.001)"
+        )
     return list(dict.fromkeys(found))
+
+
+def _metres_in(query: str) -> str | None:
+    """A width that is too large to mean degrees, as it stands in the query."""
+    for call in re.finditer(r"\b(?:ST_Buffer|ST_DWithin|ST_Expand)\s*\(", query, re.I):
+        depth, end = 1, call.end()
+        while depth and end < len(query):
+            depth += (query[end] == "(") - (query[end] == ")")
+            end += 1
+        text = query[call.start() : end]
+        number = re.search(r",\s*(\d+(?:\.\d+)?)\s*(?:,[^,()]*)?\)$", text)
+        if number and float(number[1]) >= 0.5 and not re.search("transform|geography", text, re.I):
+            return text
+    return None
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -205,8 +226,8 @@ def _check_srid(db: Database, table: Table, searched: dict[Column, list[str]], w
         if found not in (wanted, None):
             raise QueryError(
                 f"{table}.{column.name} is in SRID {found}, the tile's envelope in {wanted}: they never meet, and "
-                f"nothing would say so. Give the layer srid={found} (tile.geom then comes in it; what the query gives is "
-                f"reprojected to the tiles' {tile_srid}), or ST_Transform the one to the other in the query"
+                f"nothing would say so. Give the layer srid={found} (--label-srid): tile.geom then comes in it, and what the "
+                f"query gives is reprojected to the tiles' {tile_srid}. Or ST_Transform the one to the other in the query"
             )
 
 

@@ -20,6 +20,7 @@ from . import wkb
 from .errors import DependencyError, LoadError
 
 Pair = tuple[float, float]
+Window = tuple[tuple[int, int], tuple[int, int]]  # rows and columns: from, and up to
 READ_BYTES = 256 * 2**20  # of pixels to hold at a time, as long as one block does not need more
 
 _CONVERSIONS = {
@@ -51,6 +52,8 @@ class RasterFile:
     """Columns and rows of pixels that the file keeps together: a tile of it, or a strip as wide as the file."""
     driver: str
     """GDAL's name of the file's format."""
+    lossy: bool
+    """Whether its pixels are compressed by JPEG or WebP, which decoders read differently by some counts."""
     notes: tuple[str, ...]
 
     @property
@@ -131,6 +134,7 @@ def _described(path: str, source: Any) -> RasterFile:
         authority=crs and crs.to_authority(),
         block=(max(width for _, width in source.block_shapes), max(height for height, _ in source.block_shapes)),
         driver=source.driver,
+        lossy=source.driver in {"JPEG", "WEBP"} or any(name in str(source.compression) for name in ("jpeg", "webp")),
         notes=(*notes, *_left_behind(source)),
     )
 
@@ -188,7 +192,7 @@ def blocks(file: RasterFile, srid: int, block: int) -> Iterator[bytes]:
                             nodata=file.nodata,
                         )
         except rasterio.errors.RasterioError as error:
-            raise LoadError(f"{file.path} can't be read to its end: {error}") from error
+            raise LoadError(_unread(file, error)) from error
 
 
 def references(file: RasterFile, srid: int, block: tuple[int, int], path: str) -> Iterator[bytes]:
@@ -196,24 +200,49 @@ def references(file: RasterFile, srid: int, block: tuple[int, int], path: str) -
 
     path: the file's, as the server opens it.
     """
+    for window in _windows(file, block):
+        yield reference(file, srid, window, path)
+
+
+def reference(file: RasterFile, srid: int, window: Window, path: str) -> bytes:
+    """One window of the file as raster WKB without its pixels."""
     (a, e), (b, d), (x, y) = file.scale, file.skew, file.upper_left
-    columns, rows = block
-    for top, left in itertools.product(range(0, file.height, rows), range(0, file.width, columns)):
-        yield wkb.encode_outdb(
-            path, (file.bands, min(rows, file.height - top), min(columns, file.width - left)), file.dtype,
-            upper_left=(x + a * left + b * top, y + d * left + e * top),
-            scale=file.scale, skew=file.skew, srid=srid, nodata=file.nodata,
-        )  # fmt: skip
+    (top, bottom), (left, right) = window
+    return wkb.encode_outdb(
+        path, (file.bands, bottom - top, right - left), file.dtype,
+        upper_left=(x + a * left + b * top, y + d * left + e * top),
+        scale=file.scale, skew=file.skew, srid=srid, nodata=file.nodata,
+    )  # fmt: skip
 
 
-def first_pixels(file: RasterFile, block: tuple[int, int]) -> NDArray[Any]:
-    """The pixels (bands, height, width) of its first block, as GDAL reads them here."""
+def telling_blocks(file: RasterFile, block: tuple[int, int], most: int = 3) -> Iterator[tuple[Window, NDArray[Any]]]:
+    """The first, the last and a middle block, and their pixels as GDAL reads them here; in place of a block of one value,
+    by which no file is told from another, one nearby that has more, if there is any among a few.
+    """
     rasterio = _rasterio()
+    windows = list(_windows(file, block))
+    wanted = sorted({round(k * (len(windows) - 1) / (most - 1)) for k in range(most)})
     try:
         with rasterio.open(file.path) as source:
-            return np.asarray(source.read(window=((0, min(block[1], file.height)), (0, min(block[0], file.width)))))
+            for number in wanted:
+                for near in range(number, max(number - 8, -1), -1) if number else range(min(8, len(windows))):
+                    pixels = np.asarray(source.read(window=windows[near]))
+                    if (pixels != pixels.flat[0]).any() and not np.isnan(pixels).all():
+                        break
+                yield windows[near], pixels
     except rasterio.errors.RasterioError as error:
-        raise LoadError(f"{file.path} can't be read: {error}") from error
+        raise LoadError(_unread(file, error)) from error
+
+
+def _windows(file: RasterFile, block: tuple[int, int]) -> Iterator[Window]:
+    columns, rows = block
+    for top, left in itertools.product(range(0, file.height, rows), range(0, file.width, columns)):
+        yield (top, min(top + rows, file.height)), (left, min(left + columns, file.width))
+
+
+def _unread(file: RasterFile, error: Exception) -> str:
+    """What to say of a file that breaks off; rasterio keeps GDAL's own words as the error's cause."""
+    return f"{file.path} can't be read to its end: {error.__cause__ or error}. If it was copied or fetched, do it again"
 
 
 def _window(file: RasterFile, block: int) -> tuple[int, int]:

@@ -80,8 +80,7 @@ def open_rasters(
     off = off_lattice(header, tiles)
     if off is None:
         text = found.text(-grid.pixel[0] / 10, -grid.pixel[1] / 10)
-        source_ = guarded(text, relation(found.srid, grid.srid))
-        select = compose("native", layer=number, source=source_, pixels=pixels)
+        select = compose("native", layer=number, source=guarded(text, relation(found.srid, grid.srid)), pixels=pixels)
         why = "the pixels lie on the tiles' lattice and come as they are stored"
     else:
         postgis_name, radius = RESAMPLING[resampling]
@@ -91,8 +90,12 @@ def open_rasters(
         text = found.text(margin * pixel, margin * pixel)
         exact = resampling == "nearest" or stored.kind == "f"
         alike = len(set(types)) == 1 and header.skew == (0, 0) and len(wanted) < 256
+        union: sql.Composable = sql.SQL("ST_Union(o.rast)")
+        for place, band in enumerate(wanted, 1):
+            if header.nodata[band - 1] is None:
+                union = sql.SQL("ST_SetBandNoDataValue({}, {}, NULL)").format(union, place)
         select = compose(
-            "warped", layer=number, tile=relation(found.srid, grid.srid), pixels=pixels, count=len(wanted),
+            "warped", layer=number, tile=relation(found.srid, grid.srid), pixels=pixels, count=len(wanted), union=union,
             source=guarded(text, sql.SQL("(SELECT a.* FROM around AS a WHERE a.n = this.n)")),
             width=stored.itemsize if alike else 0, origin_x=header.upper_left[0], origin_y=header.upper_left[1],
             scale_x=header.scale[0], scale_y=header.scale[1], margin=margin, resampling=postgis_name,
@@ -105,11 +108,14 @@ def open_rasters(
                 f"{off}, though SRID and resolution are the tiles' own: Grid.like(db, {found.table!r}) "
                 "puts the tiles on its lattice and is about ten times as fast"
             )
+    if header.out_db:
+        why += "; read from files outside the database (out-db), which takes longer"
     return OpenLayer(
         name, select.as_string(None), (len(wanted), *grid.shape),
         dtype=dtype if dtype not in (None, "native") else stored.name if kept else "float32",
         fill=0 if nodata is None else nodata, burned=False, holes=False, path="native" if off is None else "warped", why=why,
         warnings=(*said, *findings(db, tiles, text, select, found.srid)),
+        files=compose("raster_files", source=guarded(text, relation(found.srid, grid.srid))).as_string(None),
     )  # fmt: skip
 
 
@@ -164,6 +170,8 @@ def _one_kind(what: str, found: list[Header]) -> Header:
         raise DataError(
             f"{what} has SRID 0, so nobody knows where it lies: say so, UpdateRasterSRID for a table, ST_SetSRID in a query"
         )
+    if 0 in first.scale:
+        raise DataError(f"{what} is stored turned by a right angle (skew {first.skew}): turn it with gdalwarp")
     if not first.pixel_types:
         raise DataError(f"{what} holds rasters without bands")
     return first

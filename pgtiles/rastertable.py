@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from . import rasterfile
 from .database import Database
 from .errors import ConfigError, LoadError
 from .newtable import File, Loaded, NewTable, Progress, new_table, path_of, srid_of
-from .outdb import require_seen, server_path
+from .outdb import require_allowed, require_seen, server_path
 from .rasterfile import RasterFile
 
 MAX_BLOCK_BYTES = 500_000_000  # a value has at most 1 GB, and a raster travels as hexadecimal text
@@ -44,7 +45,7 @@ def raster(
         srid: of the files, where their CRS is missing or has no code; nothing is reprojected.
         replace: drop a table of that name; who may read it may read the new one.
         block: pixels a side; those at the right and lower edge are smaller. 128 unless given, which is fast to read at
-            random places; with ``out_db`` the file's own tiles, or 256 where it is in strips.
+            random places; with ``out_db`` the file's own tiles, or 256 where it is in strips or its tiles are above 1024.
         out_db: leave the pixels in the files. A folder's name says where the server sees them, if that is elsewhere:
             ``"/data"`` for a container's. A URL (``https://…``, ``s3://…``) or a ``/vsi…`` name is one that GDAL opens there.
         progress: is told the number of blocks done, and of all.
@@ -75,11 +76,8 @@ def raster(
             notes.append(f"{file.path}: its pixels do not lie on the lattice of {first.path}'s: one of them is read by a warp")
     if db.require_postgis() < (3, 7) and first.dtype == "float16":
         raise LoadError(f"{first.path} has float16 pixels, new in PostGIS 3.7: gdal_translate -ot Float32 {first.path} out.tif")
-    for part in parts:
-        if part.seen_as is not None:
-            require_seen(db, part.file, part.seen_as, part.block)
-            if part.file.striped:
-                notes.append(f"{part.file.path}: is kept in strips, slow to read: gdal_translate -of COG makes tiles")
+    if out_db:
+        notes += _require_seen(db, parts)
 
     source = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
     with new_table(db, table, replace, source) as new:
@@ -118,10 +116,29 @@ class _Part:
         return rasterfile.references(self.file, srid, self.block, self.seen_as)
 
 
+def _require_seen(db: Database, parts: Sequence[_Part]) -> list[str]:
+    """See that the server reads the files that we mean; notes on those that are slow or inexact to read there."""
+    require_allowed(db, {part.file.driver for part in parts})
+    notes, known = list[str](), dict[str, str]()
+    for part in parts:
+        if (other := known.setdefault(str(part.seen_as), part.file.path)) != part.file.path:
+            raise LoadError(
+                f"{other} and {part.file.path} are both {part.seen_as} to the server: load them by folder, into two tables"
+            )
+    for part in parts:
+        path, file = str(part.seen_as), part.file
+        require_seen(db, file, path, part.block)
+        if file.striped:
+            notes.append(f"{file.path}: is kept in strips, slow to read: gdal_translate -of COG makes tiles")
+        if file.lossy:
+            notes.append(f"{file.path}: is compressed with loss, and what the server's GDAL decodes may differ by some counts")
+    return notes
+
+
 def _part(file: RasterFile, name: str, block: int | None, out_db: bool | str) -> _Part:
     if not out_db:
         return _Part(file, name, (block or 128,) * 2, None)
-    own = (256, 256) if file.striped else file.block
+    own = (256, 256) if file.striped or max(file.block) > 1024 else file.block
     return _Part(file, name, (block, block) if block else own, server_path(file.path, out_db))
 
 
@@ -135,9 +152,15 @@ def _notes(files: Sequence[RasterFile]) -> list[str]:
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """What the column filename says: names without folders, as long as that tells the files apart."""
-    names = [Path(path).name for path in paths]
-    return names if len(set(names)) == len(names) else list(paths)
+    """What the column filename says: names without folders, as long as that tells the files apart; no secrets of URLs."""
+    bare = [_without_secrets(path) if "://" in path else path for path in paths]
+    names = [Path(path).name for path in bare]
+    return names if len(set(names)) == len(names) else bare
+
+
+def _without_secrets(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(query="", fragment="", netloc=parts.hostname or "").geturl()
 
 
 def _require_same(first: RasterFile, other: RasterFile, what: str, of_first: object, of_other: object) -> None:

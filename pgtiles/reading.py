@@ -95,7 +95,11 @@ def _located(db: Database, plan: Plan, tiles: Tiles, error: PgtilesError) -> Pgt
                 for _ in db.copy(Plan(plan.grid, (layer,)).statement(tiles[tile])):
                     pass
             except (QueryError, MissingError) as again:
-                return type(again)(f"layer {layer.name!r}, tile {tiles.ids[tile]} at {_bounds(tiles, tile)}: {again}")
+                said = f"layer {layer.name!r}, tile {tiles.ids[tile]} at {_bounds(tiles, tile)}: {again}"
+                if isinstance(again, MissingError) and layer.files:
+                    found = [path for (path,) in db.query(over(tiles[tile], sql.SQL(layer.files))) if path]
+                    said += f"\nthe files there: {', '.join(sorted(found))}"
+                return type(again)(said)
     return error
 
 

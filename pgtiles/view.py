@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from .catalog import is_table_name
 from .database import Database
 from .errors import ConfigError, MissingError
 from .grid import Grid, Tiles
@@ -24,9 +26,9 @@ Url = Annotated[str | None, typer.Option(help="postgresql://user@host:port/dbnam
 class View:
     """What to look at, in the options that preview, sql and check share."""
 
-    image: Annotated[str | None, typer.Option(help="Raster table, or a file with SQL that gives rast.")] = None
+    image: Annotated[str | None, typer.Option(help="Raster table, or SQL that gives rast: itself, or a file's name.")] = None
     bands: Annotated[str | None, typer.Option(help="Bands, from 1: 1,2,3")] = None
-    labels: Annotated[str | None, typer.Option(help="File with SQL that gives geom, or a table.")] = None
+    labels: Annotated[str | None, typer.Option(help="Table, or SQL that gives geom: itself, or a file's name.")] = None
     where: Annotated[str | None, typer.Option(help="Condition on a label table's columns.")] = None
     value: Annotated[str, typer.Option(help="What a label table's features burn: a number or a column.")] = "1"
     buffer: Annotated[float | None, typer.Option(help="Ground metres by which labels are widened.")] = None
@@ -34,16 +36,16 @@ class View:
     srid: Annotated[int | None, typer.Option(help="SRID of the tiles; the imagery's unless given.")] = None
     resolution: Annotated[float | None, typer.Option(help="CRS units per pixel; the imagery's unless given.")] = None
     size: Annotated[int, typer.Option(help="Pixels along a tile's side.")] = 256
-    within: Annotated[str | None, typer.Option(help="xmin,ymin,xmax,ymax in the tiles' SRID; all imagery unless given.")] = None
+    within: Annotated[str | None, typer.Option(help="xmin,ymin,xmax,ymax in the tiles' SRID; else the whole table.")] = None
     seed: Annotated[int, typer.Option(help="Of the tiles' places.")] = 0
     url: Url = None
 
     def open(self, db: Database, count: int) -> tuple[Tiles, Plan]:
         """Random tiles on the grid and in the region asked for, and the layers, opened."""
         layers, grid = self._layers(), self._grid(db)
-        if not self.within and not self._table:
-            raise ConfigError("no raster table to take the tiles' region from: give --within xmin,ymin,xmax,ymax")
-        box = _numbers("--within", self.within, float) if self.within else db.extent(self._table, grid.srid)
+        if not self.within and not (table := self._table or self._label_table):
+            raise ConfigError("no table to take the tiles' region from: give --within xmin,ymin,xmax,ymax in the tiles' SRID")
+        box = _numbers("--within", self.within, float) if self.within else db.extent(table, grid.srid)
         tiles = Tiles.random(grid, within=cast("tuple[float, float, float, float]", box), count=count, seed=self.seed)
         return tiles, Plan.open(db, tiles, layers)
 
@@ -51,6 +53,11 @@ class View:
     def _table(self) -> str:
         """The imagery's table; none where a query gives it, or nothing does."""
         return "" if self.image is None or _is_file(self.image) else self.image
+
+    @property
+    def _label_table(self) -> str:
+        """The labels' table; none where a query gives them, or nothing does."""
+        return self.labels if self.labels and not _is_file(self.labels) and is_table_name(self.labels) else ""
 
     def _layers(self) -> dict[str, Layer]:
         layers: dict[str, Layer] = {}
@@ -69,9 +76,19 @@ class View:
         if self.srid and self.resolution:
             return Grid(srid=self.srid, resolution=self.resolution, size=self.size)
         if self.srid or not self._table:
-            raise ConfigError("the tiles' lattice is not known: give --srid and --resolution, or a raster table and no --srid")
+            raise ConfigError(
+                "the tiles' lattice is not known: give --srid and --resolution, or --image with a raster table, to take its own"
+            )
         like = Grid.like(db, self._table, size=self.size)
         return Grid(srid=like.srid, resolution=self.resolution or like.resolution, size=self.size, origin=like.origin)
+
+
+def command_line(view: View) -> str:
+    """The options that say the same, for a shell."""
+    given = ((name, getattr(view, name)) for name in inspect.signature(View).parameters if name != "url")
+    defaults = {name: parameter.default for name, parameter in inspect.signature(View).parameters.items()}
+    options = [f"--{name.replace('_', '-')} {shlex.quote(f'{value}')}" for name, value in given if value != defaults[name]]
+    return " ".join(options)
 
 
 def viewing(command: Callable[..., None]) -> Callable[..., None]:

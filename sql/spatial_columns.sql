@@ -1,14 +1,17 @@
 -- Every column that holds rasters or geometries, for a first proposal of layers.
 -- slots: none
 -- rows: schema, table, column, type (raster or geometry), kind of geometry (POLYGON, …; GEOMETRY where any), SRID (0 unknown),
---       names of the table's columns; those that this user may read, the largest tables first
+--       schema.table and column quoted where SQL needs it, the table's columns as a JSON object {name: type}; those that this
+--       user may read, the largest tables first
 -- Overviews are left out, which show the same imagery again, and what extensions brought along (raster_columns has an extent).
 SELECT
     n.nspname, c.relname, a.attname, t.typname,
     CASE WHEN t.typname = 'geometry' THEN upper(postgis_typmod_type(a.atttypmod)) ELSE '' END,
     CASE WHEN t.typname = 'geometry' THEN greatest(postgis_typmod_srid(a.atttypmod), 0) ELSE 0 END,
-    ARRAY(
-        SELECT o.attname::text FROM pg_attribute AS o
+    quote_ident(n.nspname) || '.' || quote_ident(c.relname), quote_ident(a.attname),
+    (
+        SELECT json_object_agg(o.attname, y.typname)
+        FROM pg_attribute AS o JOIN pg_type AS y ON y.oid = o.atttypid
         WHERE o.attrelid = c.oid AND o.attnum > 0 AND NOT o.attisdropped
     )
 FROM pg_class AS c

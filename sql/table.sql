@@ -1,6 +1,6 @@
 -- What the catalog knows of one table, view, materialized view, partitioned or foreign table.
 -- slots: which (a condition on c, of pg_class, and n, of pg_namespace)
--- rows: oid, schema, name, kind (relkind), estimated number of rows (-1 where never analysed), columns as a JSON list of
+-- rows: oid, schema, name, kind (relkind), columns as a JSON list of
 --       {name, type (what a domain is made of), srid (of a geometry or geography column; 0 unknown)}, names of the primary
 --       key's columns in its order, what its spatial indexes are on (a column or an expression each; partial ones serve only
 --       some queries and are left out), the partitioned table that it is a part of (schema and name; else itself), of a foreign
@@ -11,7 +11,6 @@ SELECT
     n.nspname,
     c.relname,
     c.relkind::text,
-    c.reltuples::float8,
     (
         SELECT json_agg(json_build_object(
             'name', a.attname, 'type', t.typname,

@@ -4,6 +4,7 @@
 --        width (bytes a pixel; 0 where bands differ in type or the source is rotated), origin_x, origin_y, scale_x, scale_y (the
 --        source's lattice, in its CRS units, scale_y below 0 where north is up), margin (source pixels that the resampling
 --        kernel needs around a tile), resampling, max_error (of GDAL's approximating transformer, in pixels; 0 is exact)
+--        union (of o.rast, without the nodata value that ST_Union invents where the source has none)
 -- rows: tile, layer, n, value (unused), fragment: on the tile's lattice, but not cut to its extent
 -- index: see source
 -- They are joined before they are warped: warped one by one, their seams would show. ST_Union joins pixel by pixel, 20 to 40 ms a
@@ -133,7 +134,7 @@ CROSS JOIN LATERAL (
     ) AS e
     WHERE cover.once
     UNION ALL
-    SELECT ST_Union(o.rast)
+    SELECT {union}
     FROM cover
     CROSS JOIN (
         SELECT {pixels} AS rast FROM (SELECT b.rast FROM blocks AS b ORDER BY b.place DESC OFFSET 0) AS r OFFSET 0

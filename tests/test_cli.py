@@ -21,6 +21,7 @@ from server_helpers import scratch
 import pgtiles
 from pgtiles import Database, Grid, Imagery, Tiles, read
 from pgtiles.__main__ import main
+from pgtiles.errors import MissingError
 
 CHECKOUT = Path(__file__).parents[1]
 BOX = f"{X0},{Y0 - 500},{X0 + 500},{Y0}"
@@ -82,7 +83,7 @@ class TestLoad:
         east = write_tiff(tmp_path / "east.tif", pixels[:, :, 100:], transform=(RES, 0, X0 + 100 * RES, 0, -RES, Y0))
         done = run("load", "raster", west, east, "s2", "--url", database_url)
         assert done.stdout == "public.s2: 4 rows, SRID 3857\n"
-        assert done.stderr == ""
+        assert done.stderr == f"database: {Database(database_url).name} (the URL given)\n"
         tiles = Tiles(Grid.like(db, "s2", size=(150, 200)), np.array([0]), np.array([0]))
         np.testing.assert_array_equal(read(db, tiles, {"i": Imagery("s2")})["i"][0], pixels)
         assert "s2" in fails("load", "raster", west, "s2", "--url", database_url)
@@ -107,7 +108,7 @@ class TestLoad:
         file = write_tiff(tmp_path / "odd [1].tif", scene(0, (1, 20, 20)))
         done = run("load", "raster", file, "t", "--srid", 32631, "--url", database_url)
         assert done.stdout == "public.t: 1 rows, SRID 32631\n"
-        assert done.stderr.startswith("note: ")
+        assert "\nnote: " in done.stderr
         assert "odd [1].tif: says that its SRID is 3857; srid=32631 was given" in done.stderr
 
     def test_errors(self, database_url, tmp_path):
@@ -241,7 +242,7 @@ class TestCheck:
         [
             ((), "give --image, --labels or both"),
             (("--labels", "roads"), "give --srid and --resolution"),
-            (("--labels", "roads", "--srid", "3857", "--resolution", "5"), "give --within"),
+            (("--labels", "SELECT way AS geom FROM roads", "--srid", "3857", "--resolution", "5"), "give --within"),
             (("--image", "scene", "--srid", "3857"), "give --srid and --resolution"),
             (("--image", "scene", "--within", "1,2,3,x"), "--within 1,2,3,x: expected numbers"),
             (("--image", "scene", "--bands", "red"), "--bands red: expected numbers"),
@@ -254,6 +255,38 @@ class TestCheck:
     )  # fmt: skip
     def test_errors(self, world, run_here, options, says):
         assert says in fails("check", *options, "--url", world.url, run=run_here)
+
+    def test_without_a_region_the_whole_label_table(self, world):
+        """As large as shapely finds it."""
+        options = ("--labels", "areas", "--srid", 3857, "--resolution", 50, "--size", 16, "--count", 20)
+        run("check", *options, "--url", world.url)
+        want = shapely.total_bounds(world.features.areas)
+        assert world.db.extent("areas", 3857) == pytest.approx(tuple(want), abs=1e-6)
+
+    def test_metres_in_degrees_are_warned_of(self, world):
+        for text, warned in (
+            ("SELECT ST_Buffer(way, 2) AS geom FROM roads_4326 WHERE way && tile.geom", True),
+            ("SELECT way AS geom FROM roads_4326 WHERE ST_DWithin(way, ST_Envelope(tile.geom), 6.5)", True),
+            ("SELECT ST_Buffer(ST_Transform(way, 3857), 2) AS geom FROM roads_4326 WHERE way && tile.geom", False),
+            ("SELECT ST_Buffer(way, 0.0001) AS geom FROM roads_4326 WHERE way && tile.geom", False),
+            ("SELECT ST_Buffer(way::geography, 5)::geometry AS geom FROM roads_4326 WHERE way && tile.geom", False),
+        ):
+            done = run(
+                "check",
+                "--image",
+                "scene",
+                "--labels",
+                text,
+                "--label-srid",
+                4326,
+                "--size",
+                32,
+                "--count",
+                2,
+                "--url",
+                world.url,
+            )
+            assert ("is in degrees, of 111 km each" in done.stderr) == warned, text
 
     def test_a_file_that_is_no_text(self, world, tmp_path):
         (tmp_path / "latin.sql").write_bytes("SELECT 'é'".encode("latin-1"))
@@ -322,6 +355,18 @@ def test_help_tells_the_shared_options(run_here, command, count):
     assert all(f"--{name} " in said for name in names)
     assert f"[default: {count}]" in said
     assert f"pgtiles {command}" in said
+
+
+def test_the_version_is_said(run_here):
+    assert run_here("--version").stdout == f"pgtiles {pgtiles.__version__}\n"
+
+
+def test_the_folder_that_the_server_sees_goes_with_out_db(database_url, tmp_path):
+    file = write_tiff(tmp_path / "t.tif", scene(0, (1, 20, 20)))
+    said = fails("load", "raster", file, "t", "--seen-in", "/data", "--url", database_url)
+    assert "--seen-in goes with --out-db" in said
+    with Database(database_url) as db, pytest.raises(MissingError):
+        db.table("t")
 
 
 def test_wrong_options_are_a_usage_error(run_here):

@@ -334,6 +334,23 @@ class TestWarped:
                       dst_nodata=0, dst_transform=transform_of(tiles, i), resampling=Resampling.bilinear, tolerance=0)  # fmt: skip
             assert np.abs(got[i] - want).max() <= 1
 
+    def test_black_stays_black_where_there_is_no_nodata(self, db, tmp_path):
+        """Overlapping scenes of black and white: ST_Union takes black for nodata, and a warp would leave it out."""
+        rng = np.random.default_rng(8)
+        a, b = (rng.choice(np.array([0, 255], "u1"), (1, 100, 160)) for _ in range(2))
+        write_tiff(tmp_path / "a.tif", a)
+        write_tiff(tmp_path / "b.tif", b, transform=from_origin(X0 + 100 * RES, Y0, RES, RES))
+        load.raster(db, [tmp_path / "a.tif", tmp_path / "b.tif"], "t", block=64)
+        whole = np.concatenate([a, b[:, :, 60:]], axis=2)  # the first loaded lies on top
+        grid = Grid(srid=3857, resolution=2.0, size=80, origin=(X0 + 1, Y0 + 1))
+        tiles = Tiles(grid, np.array([60, 90, 130]), np.array([5, 20, 30]))
+        got = read(db, tiles, {"i": Imagery("t", max_error=0)})["i"].astype(int)
+        for i in range(3):
+            want = np.zeros((1, 80, 80), "u1")
+            reproject(whole, want, src_transform=from_origin(X0, Y0, RES, RES), src_crs=3857, dst_crs=3857,
+                      dst_transform=transform_of(tiles, i), resampling=Resampling.bilinear, tolerance=0)  # fmt: skip
+            assert np.abs(got[i] - want).max() <= 1
+
 
 def test_read_needs_no_torch(world):
     code = f"""

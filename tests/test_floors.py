@@ -16,7 +16,7 @@ FLOORS = [
     {"rasters", "rastertable", "vectortable", "osmtables"},
     {"layers", "sampletables"},
     {"reading", "load"},
-    {"dataset", "plot", "view"},
+    {"dataset", "plot", "view", "firstlabel"},
     {"starter"},
     {"cli"},
     {"__init__", "__main__"},

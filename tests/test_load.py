@@ -338,3 +338,30 @@ def test_a_server_that_is_not_there_is_a_database_error(tif):
 
     with pytest.raises(DatabaseError, match=r"is the server up"):
         load.raster(Database("postgresql://postgres@127.0.0.1:1/x"), tif, "s2")
+
+
+def test_who_could_read_a_column_or_owned_the_table_still_can(db, tif):
+    """Replaced by another user than its owner: rights to columns, and the owner's own, go over to the new table."""
+    load.raster(db, tif, "s2")
+    with db.connection() as conn:
+        me = conn.info.user
+        for role in ("pgtiles_owner", "pgtiles_reader"):
+            conn.execute(f"DROP ROLE IF EXISTS {role}".encode())
+            conn.execute(f"CREATE ROLE {role}".encode())
+        conn.execute("ALTER TABLE s2 OWNER TO pgtiles_owner")
+        conn.execute("GRANT SELECT (rid, rast) ON s2 TO pgtiles_reader")
+        conn.execute("ALTER TABLE s2 ADD COLUMN note text")
+        conn.execute("GRANT SELECT (note) ON s2 TO pgtiles_reader")
+    may = (
+        "SELECT has_column_privilege('pgtiles_reader', 's2', 'rast', 'SELECT'), has_column_privilege('pgtiles_reader', 's2', "
+        "'filename', 'SELECT'), has_table_privilege('pgtiles_owner', 's2', 'SELECT, INSERT'), relowner::regrole::text FROM pg_class "
+        "WHERE oid = 's2'::regclass"
+    )
+    try:
+        assert ask(db, may) == [(True, False, True, "pgtiles_owner")]
+        load.raster(db, tif, "s2", replace=True)
+        assert ask(db, may) == [(True, False, True, me)]
+    finally:
+        with db.connection() as conn:
+            for role in ("pgtiles_owner", "pgtiles_reader"):
+                conn.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())

@@ -15,6 +15,7 @@ from server_helpers import scratch
 
 from pgtiles import Database, Grid, Imagery, Tiles, load, read
 from pgtiles.errors import ConfigError, LoadError, MissingError
+from pgtiles.reading import Plan
 from pgtiles.template import folder
 
 pytestmark = pytest.mark.skipif("PGTILES_TEST_URL" in os.environ, reason="the server must see this machine's files")
@@ -141,7 +142,7 @@ def test_a_file_that_is_cut_off_is_an_error_not_black_pixels(db, files):
     load.raster(db, files / "cut.tif", "cut", out_db=True)
     (files / "cut.tif").write_bytes(whole[: len(whole) // 2])
     tiles = Tiles.sliding(Grid.like(db, "cut", size=100), within=db.extent("cut", 3857), stride=100)
-    with pytest.raises(MissingError, match=r"(?s)layer .image., tile .*still there and whole"):
+    with pytest.raises(MissingError, match=r"(?s)layer .image., tile .*still there and whole.*\nthe files there: .*/cut\.tif$"):
         read(db, tiles, {"image": Imagery("cut")})
 
 
@@ -161,17 +162,14 @@ class TestRefused:
                 conn.execute(f'ALTER DATABASE "{name}" RESET {setting}'.encode())
         with Database(database_url) as db:
             with pytest.raises(
-                LoadError,
-                match=r"enable_outdb_rasters is off.*superuser run\n  ALTER DATABASE .* SET postgis.enable_outdb_rasters = on",
-            ):
+                LoadError, match=r"enable_outdb_rasters is off, postgis.gdal_enabled_drivers is DISABLE_ALL"
+            ) as caught:
                 load.raster(db, files / "tiled.tif", "t", out_db=True)
+            statements = [line for line in str(caught.value).splitlines() if "ALTER DATABASE" in line]
+            assert len(statements) == 2
             with db.connection() as conn:
-                conn.execute(f'ALTER DATABASE "{name}" SET postgis.enable_outdb_rasters = on'.encode())
-        with Database(database_url) as db:
-            with pytest.raises(LoadError, match=r"may not open GTiff files: .*DISABLE_ALL.*\n  ALTER DATABASE .* = 'GTiff';"):
-                load.raster(db, files / "tiled.tif", "t", out_db=True)
-            with db.connection() as conn:
-                conn.execute(f"""ALTER DATABASE "{name}" SET postgis.gdal_enabled_drivers = 'GTiff'""".encode())
+                for statement in statements:  # what the message says to run
+                    conn.execute(statement.encode())
         with Database(database_url) as db:
             assert load.raster(db, files / "tiled.tif", "u", out_db=True).rows == 32
 
@@ -190,6 +188,36 @@ class TestRefused:
         write_tiff(other / "tiled.tif", scene(9), tiled=True, blockxsize=256, blockysize=128).chmod(0o644)
         with pytest.raises(LoadError, match=r"finds another file at .*other/tiled\.tif than .*--seen-in"):
             load.raster(db, files / "tiled.tif", "t", out_db=str(other))
+
+    @pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 0), ("float32", -3.4e38), ("float32", np.nan)])
+    def test_another_file_with_the_same_collar(self, db, files, dtype, nodata):
+        """The first blocks hold nodata alone, and a float nodata value dwarfs the differences of elevations."""
+        found = []
+        for k, name in enumerate(("one", "two")):
+            pixels = np.full((1, 700, 700), nodata, dtype)
+            pixels[:, 300:600, 100:] = scene(k, (1, 300, 600)).astype(dtype) + (600 if dtype == "float32" else 0)
+            (files / name).mkdir(exist_ok=True)
+            found.append(
+                write_tiff(files / name / "collar.tif", pixels, nodata=nodata, tiled=True, blockxsize=128, blockysize=128)
+            )
+            found[-1].chmod(0o644)
+        with pytest.raises(LoadError, match="finds another file"):
+            load.raster(db, found[0], "t", out_db=str(files / "two"))
+        load.raster(db, found[0], "u", out_db=str(files / "one"))
+
+    def test_two_files_that_are_one_to_the_server(self, db, files):
+        for name in ("left", "right"):
+            (files / name).mkdir(exist_ok=True)
+            shutil.copy(files / "tiled.tif", files / name / "same.tif")
+        with pytest.raises(LoadError, match=r"left/same\.tif and .*right/same\.tif are both /data/same\.tif to the server"):
+            load.raster(db, [files / "left" / "same.tif", files / "right" / "same.tif"], "t", out_db="/data")
+
+    def test_a_file_that_is_cut_off_before_it_is_loaded(self, db, files):
+        whole = (files / "tiled.tif").read_bytes()
+        (files / "half.tif").write_bytes(whole[: len(whole) // 2])
+        (files / "half.tif").chmod(0o644)
+        with pytest.raises(LoadError, match=r"half\.tif can't be read to its end: .*do it again"):
+            load.raster(db, files / "half.tif", "t", out_db=True)
 
     def test_more_bands_than_postgis_numbers(self, db, files):
         write_tiff(files / "many.tif", np.zeros((129, 8, 8), "u1")).chmod(0o644)
@@ -247,9 +275,26 @@ def test_a_url(db, files, web):
     assert ask(db, "SELECT DISTINCT ST_BandPath(rast) FROM remote") == [(f"/vsicurl/{web}/tiled.tif",)]
 
 
+def test_a_jpeg_is_said_to_be_inexact(db, files):
+    lossy = write_tiff(files / "lossy.tif", scene(3), tiled=True, compress="jpeg", photometric="ycbcr")
+    lossy.chmod(0o644)
+    assert any("compressed with loss" in note for note in load.raster(db, lossy, "lossy", out_db=True).notes)
+
+
+def test_the_secret_of_a_url_is_not_kept(db, files, web):
+    load.raster(db, f"{web}/tiled.tif?X-Amz-Signature=s3cret", "remote")
+    assert ask(db, "SELECT DISTINCT filename FROM remote") == [("tiled.tif",)]
+
+
 def test_a_url_that_is_not_there(db, web):
     with pytest.raises(LoadError, match=r"nothing\.tif is no raster that GDAL can read"):
         load.raster(db, f"{web}/nothing.tif", "t", out_db=True)
+
+
+def test_check_says_it(db, files):
+    load.raster(db, files / "tiled.tif", "outside", out_db=True)
+    tiles = Tiles.random(Grid.like(db, "outside", size=64), within=db.extent("outside", 3857), count=1)
+    assert "out-db" in Plan.open(db, tiles, {"x": Imagery("outside")}).layers[0].why
 
 
 def test_names_with_every_kind_of_letter(db, files):

@@ -235,9 +235,10 @@ def test_a_database_that_is_there(osm, home, shell, database_url, monkeypatch):
     text = section("index", "A database that is there already")
     ((_, query),) = blocks(text, "sql")
     (home / "roads.sql").write_text(query)
-    first, second = (code for _, code in blocks(text, "sh"))
+    look, first, second = (code for _, code in blocks(text, "sh"))
     monkeypatch.setenv("PGTILES_URL", database_url)
-    assert len(shell(first)) == len(shell(second)) == 1
+    assert len(shell(look)) == len(shell(first)) == len(shell(second)) == 1
+    assert painted(home / "look" / "preview.png")
     assert painted(home / "label.png")
     assert painted(home / "classes.png")
 
