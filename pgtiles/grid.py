@@ -299,6 +299,7 @@ def _region(grid: Grid, within: Bounds | shapely.Geometry) -> tuple[shapely.Geom
         raise ConfigError(
             f"within=: no tile of {_metres(grid)} fits into {box[2] - box[0]:g} × {box[3] - box[1]:g} CRS units: "
             "make the tiles smaller or the region larger"
+            + (f" (a region in degrees? Say it in units of SRID {grid.srid})" if max(map(abs, box)) <= 180 else "")
         )
     return region, places
 

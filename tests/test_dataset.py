@@ -716,6 +716,6 @@ class TestUnreachable:
         known = conninfo_to_dict(server_url) | {"dbname": "template1"}
         with (
             Database(make_conninfo(**known)) as db,
-            pytest.raises(MissingError, match=r"no extension postgis:.*CREATE EXTENSION"),
+            pytest.raises(MissingError, match=r"(?s)no extension postgis,.*CREATE EXTENSION"),
         ):
             TileDataset(db, tiles, LAYERS)
