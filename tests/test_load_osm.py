@@ -492,7 +492,7 @@ def test_the_command_says_each_table_in_a_line(db, database_url, small):
     lines = [f"public.osm_{kind}: {ask(db, f'SELECT count(*) FROM osm_{kind}')[0][0]} rows, SRID 25835"
              for kind in ("point", "line", "polygon", "roads")]  # fmt: skip
     assert done.stdout.splitlines() == lines
-    assert done.stderr.startswith("note: to update the tables: osm2pgsql --append")
+    assert "\nnote: to update the tables: osm2pgsql --append" in done.stderr
     assert "Processing" not in done.stderr, "quiet where nobody looks"
     again = pgtiles("load", "osm", small, "--prefix", "osm", "--url", database_url, PGTILES_PROGRESS="1")
     assert again.returncode == 1
@@ -504,3 +504,9 @@ def test_the_command_shows_that_it_moves(database_url, small):
     done = pgtiles("load", "osm", small, "--url", database_url, PGTILES_PROGRESS="1")
     assert done.returncode == 0
     assert "0:00:0" in done.stderr
+
+
+def test_a_password_that_only_the_command_line_could_tell_is_refused(kept, db, small, database_url):
+    with Database(f"{database_url}?sslpassword=s3cret") as hers, pytest.raises(LoadError, match="sslpassword") as caught:
+        load.osm(hers, small, replace=True)
+    assert "s3cret" not in str(caught.value)
