@@ -123,7 +123,7 @@ def fit(dataset: TileDataset, seed: int, epochs: int, *, whole: dict | None = No
     """Train; with a test batch, print its IoU after each epoch. Gives the running average of the weights."""
     torch.manual_seed(seed)
     dataset.set_epoch(0)
-    model = UNet(channels=dataset.plan.layers[0].shape[0]).to(memory_format=torch.channels_last)  # faster on a CPU
+    model = UNet(channels=dataset.plan.layers[0].sheet.shape[0]).to(memory_format=torch.channels_last)  # faster on a CPU
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=epochs * len(dataset))

@@ -231,8 +231,8 @@ def _check(db: Database, view: View, count: int) -> None:
     out.print(f"{db.name}: {len(tiles)} tiles of {size_of(tiles)}", markup=False)
     table = Table("layer", "path", "tile", "dtype", "empty", "why")
     for layer, none in zip(plan.layers, empty, strict=True):
-        shape = " × ".join(map(str, layer.shape))
-        table.add_row(layer.name, layer.path, shape, layer.dtype, f"{none} of {len(tiles)}", escape(layer.why))
+        shape = " × ".join("n" if side is None else str(side) for side in layer.sheet.shape)
+        table.add_row(layer.name, layer.path, shape, layer.sheet.dtype, f"{none} of {len(tiles)}", escape(layer.why))
     out.print(table)
     _say_empty(plan, empty, len(tiles))
 

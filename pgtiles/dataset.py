@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
 from . import order
+from .canvas import Pixels
 from .database import Database
 from .errors import ConfigError, PgtilesWarning
 from .grid import Tiles
@@ -152,7 +153,10 @@ class TileDataset(IterableDataset[Sample]):
                 threads.shutdown(wait=True, cancel_futures=True)
 
     def _samples(self, sample: Mapping[str, NDArray[Any]], epoch: int) -> Iterator[Sample]:
-        tensors = {name: torch.from_numpy(array) for name, array in sample.items()}
+        tensors = {
+            name: [torch.from_numpy(a) for a in array] if isinstance(array, list) else torch.from_numpy(array)
+            for name, array in sample.items()
+        }
         if self.batch_size is not None and self.transform is None:
             yield tensors
             return
@@ -162,7 +166,7 @@ class TileDataset(IterableDataset[Sample]):
         if self.batch_size is None:
             yield from singles
         else:
-            yield default_collate(singles)
+            yield _collated(singles, ragged={name for name, array in sample.items() if isinstance(array, list)})
 
     def _generator(self, epoch: int, tile_id: int) -> torch.Generator:
         mixed = np.random.SeedSequence([self.seed, epoch, tile_id % 2**64]).generate_state(1, np.uint64)[0]
@@ -172,13 +176,20 @@ class TileDataset(IterableDataset[Sample]):
         """Warn of what an epoch lacked: counted are the tiles read, and for each layer those to which nothing came."""
         read, *empty = counted
         for layer, missing in zip(self.plan.layers, empty, strict=True):
-            if layer.burned and missing == read > 0:
+            if layer.path in {"burned", "listed"} and missing == read > 0:
                 text = f"no row of the query met any of the {read} tiles of epoch {epoch}: do labels and tiles meet?"
-            elif missing and not layer.burned:
-                text = f"{missing} of {read} tiles of epoch {epoch} have no imagery at all, and hold {layer.fill:g}"
+            elif missing and isinstance(layer.sheet, Pixels):
+                text = f"{missing} of {read} tiles of epoch {epoch} have no imagery at all, and hold {layer.sheet.fill:g}"
             else:
                 continue
             warnings.warn(f"layer {layer.name!r}: {text}", PgtilesWarning, stacklevel=2)
+
+
+def _collated(singles: list[Sample], ragged: Collection[str]) -> Sample:
+    """A batch of samples: tensors are stacked, but those that differ in length from tile to tile stay a list."""
+    lists = {name: [single[name] for single in singles] for name in singles[0] if name in ragged}
+    stacked = default_collate([{name: value for name, value in single.items() if name not in ragged} for single in singles])
+    return {name: lists[name] if name in lists else stacked[name] for name in singles[0]}
 
 
 class _Loader(DataLoader[Sample]):

@@ -17,6 +17,7 @@ import numpy as np
 from psycopg import sql
 
 from . import catalog, query
+from .canvas import Mask, Pixels, fits
 from .database import Database
 from .errors import ConfigError, DataError, MissingError, PgtilesWarning, QueryError
 from .grid import Grid, Tiles
@@ -79,10 +80,7 @@ class Imagery:
     def open(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
         """Decide between the native and the warped path from the rasters' own headers."""
         wish = {field.name: getattr(self, field.name) for field in fields(self)}
-        opened = open_rasters(db, tiles, name, number, **wish)
-        if not fits(opened.fill, np.dtype(opened.dtype)):
-            raise ConfigError(f"dtype={opened.dtype!r} does not hold {opened.fill:g}, the nodata value of {self.source!s:.60}")
-        return opened
+        return open_rasters(db, tiles, name, number, **wish)
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ class Labels:
         select = self._select(number, source, columns, tiles.grid)
         said = query.findings(db, tiles, text, select, srid)
         return OpenLayer(
-            name, select.as_string(None), tiles.grid.shape, self.dtype, self.background, burned=True, holes=True, path="burned",
+            name, select.as_string(None), Mask(tiles.grid.shape, self.dtype, self.background), path="burned",
             why=_where(srid, tiles.grid), warnings=tuple(said),
         )  # fmt: skip
 
@@ -159,7 +157,7 @@ class Labels:
             db, tiles, name, number, source=self.source, bands=(1,), resampling="nearest", column=self.column, dtype=self.dtype,
             srid=self.srid,
         )  # fmt: skip
-        return replace(opened, shape=tiles.grid.shape, fill=self.background, holes=True)
+        return replace(opened, sheet=Pixels(tiles.grid.shape, self.dtype, self.background, holes=True))
 
     def _of_table(self, db: Database, table: catalog.Table) -> tuple[int, str]:
         column = table.column("geometry", self.column)
@@ -205,14 +203,6 @@ class Labels:
             area_box=wider if self.all_touched else sql.SQL("g.envelope"), line_box=wider, touched=self.all_touched,
             beyond_x=1.5 * sx, beyond_y=1.5 * sy,
         )  # fmt: skip
-
-
-def fits(value: float, dtype: np.dtype[Any]) -> bool:
-    """Whether the dtype can hold the value, to the unit where it is an integer type."""
-    if dtype.kind == "f":
-        return True
-    limits = np.iinfo(dtype)
-    return math.isfinite(value) and value == int(value) and limits.min <= value <= limits.max
 
 
 def _check_dtype(dtype: str | None, *more: str) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 from . import catalog
+from .canvas import Sheet
 from .catalog import Column, Table
 from .database import Database
 from .errors import ConfigError, QueryError
@@ -22,8 +23,6 @@ from .template import compose
 
 if TYPE_CHECKING:
     from sqlalchemy import Select, TextClause
-
-ALIGNED = 1e-3  # px: what lies nearer than this to the lattice lies on it; ST_Union's own tolerance
 
 TOKEN = re.compile(
     r"(?P<skip>\s+|--[^\n]*)|(?P<comment>/\*)|(?P<escaped>[eE]'(?:[^'\\]|\\.|'')*')|(?P<quoted>'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\")"
@@ -37,13 +36,9 @@ class OpenLayer:
     """A layer that the server has agreed to: all that reading needs, and small enough to travel to every worker."""
 
     name: str
-    select: str  # SQL that gives rows (tile, layer, n, value, fragment) for the relation tiles
-    shape: tuple[int, ...]  # of one tile: (bands, height, width), or (height, width)
-    dtype: str
-    fill: float  # where nothing is pasted
-    burned: bool  # a fragment is a mask to be filled with the row's value; else its pixels are copied
-    holes: bool  # pixels of the nodata value always show what lies below; else only where rasters overlap
-    path: str  # native, warped or burned
+    select: str  # SQL that gives rows (tile, layer, n, value, data) for the relation tiles
+    sheet: Sheet  # what its rows become
+    path: str  # native or warped, of rasters; burned or listed, of features
     why: str
     warnings: tuple[str, ...]
     files: str = ""  # SQL that gives the files, if any, in which the rasters around the tiles keep their pixels

@@ -14,11 +14,12 @@ import numpy as np
 from psycopg import sql
 
 from . import catalog
+from .canvas import ALIGNED, Pixels, fits
 from .catalog import Header
 from .database import Database
 from .errors import ConfigError, DataError, MissingError, QueryError
 from .grid import Tiles
-from .query import ALIGNED, OpenLayer, findings, gate, guarded, over, relation, text_of
+from .query import OpenLayer, findings, gate, guarded, over, relation, text_of
 from .template import compose
 from .wkb import PIXEL_TYPES
 
@@ -110,10 +111,13 @@ def open_rasters(
             )
     if header.out_db:
         why += "; read from files outside the database (out-db), which takes longer"
+    given = dtype if dtype not in (None, "native") else stored.name if kept else "float32"
+    fill = 0 if nodata is None else nodata
+    if not fits(fill, np.dtype(given)):
+        raise ConfigError(f"dtype={given!r} does not hold {fill:g}, the nodata value of {source!s:.60}")
+    sheet = Pixels((len(wanted), *grid.shape), given, fill, holes=False)
     return OpenLayer(
-        name, select.as_string(None), (len(wanted), *grid.shape),
-        dtype=dtype if dtype not in (None, "native") else stored.name if kept else "float32",
-        fill=0 if nodata is None else nodata, burned=False, holes=False, path="native" if off is None else "warped", why=why,
+        name, select.as_string(None), sheet, path="native" if off is None else "warped", why=why,
         warnings=(*said, *findings(db, tiles, text, select, found.srid)),
         files=compose("raster_files", source=guarded(text, relation(found.srid, grid.srid))).as_string(None),
     )  # fmt: skip

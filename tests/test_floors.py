@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "pgtiles"
 FLOORS = [
     {"errors"},
     {"template", "programs", "grid", "order", "wkb", "samples", "tile"},
-    {"server", "rasterfile", "vectorfile", "osm2pgsql"},
+    {"server", "rasterfile", "vectorfile", "osm2pgsql", "canvas"},
     {"catalog"},
     {"database"},
     {"query", "newtable", "outdb"},
