@@ -11,29 +11,33 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from . import errors, load, plot, samples, tile
+    from . import errors, load, plot, samples, targets, tile
     from .database import Database
     from .dataset import TileDataset
     from .grid import Grid, Split, Tiles
     from .layers import Imagery, Labels
     from .reading import read
     from .server import LocalServer
+    from .targets import Boxes, Instances, Value
 
 _HOME = {
+    "Boxes": "targets",
     "Database": "database",
     "Grid": "grid",
     "Imagery": "layers",
+    "Instances": "targets",
     "Labels": "layers",
     "LocalServer": "server",
     "Split": "grid",
     "TileDataset": "dataset",
     "Tiles": "grid",
+    "Value": "targets",
     "read": "reading",
 }
 
 __all__ = [
-    "Database", "Grid", "Imagery", "Labels", "LocalServer", "Split", "TileDataset", "Tiles",
-    "errors", "load", "plot", "read", "samples", "tile",
+    "Boxes", "Database", "Grid", "Imagery", "Instances", "Labels", "LocalServer", "Split", "TileDataset", "Tiles", "Value",
+    "errors", "load", "plot", "read", "samples", "targets", "tile",
 ]  # fmt: skip
 
 

@@ -77,7 +77,7 @@ class Mask:
         return _MaskPage(self, tiles)
 
 
-class _Ground:
+class Ground:
     """Where the tiles of a batch lie, for fragments that lie on their pixels."""
 
     def __init__(self, tiles: Tiles) -> None:
@@ -106,7 +106,7 @@ class _Ground:
 
 class _MaskPage:
     def __init__(self, sheet: Mask, tiles: Tiles) -> None:
-        self.ground, self.array = _Ground(tiles), _filled(len(tiles), sheet.shape, sheet.dtype, sheet.fill)
+        self.ground, self.array = Ground(tiles), _filled(len(tiles), sheet.shape, sheet.dtype, sheet.fill)
 
     def paste(self, tile: int, n: int, value: float, data: memoryview) -> bool:
         raster = decode(data)
@@ -126,7 +126,7 @@ class _MaskPage:
 
 class _PixelsPage:
     def __init__(self, sheet: Pixels, tiles: Tiles) -> None:
-        self.ground, self.array = _Ground(tiles), _filled(len(tiles), sheet.shape, sheet.dtype, sheet.fill)
+        self.ground, self.array = Ground(tiles), _filled(len(tiles), sheet.shape, sheet.dtype, sheet.fill)
         self.holes = sheet.holes
         self.tile, self.painted = -1, list[Window]()  # what the rasters before have covered, in this tile
 

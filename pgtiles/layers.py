@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from psycopg import sql
 
-from . import catalog, query
+from . import features, query
 from .canvas import Mask, Pixels, fits
 from .database import Database
 from .errors import ConfigError, DataError, MissingError, PgtilesWarning, QueryError
@@ -75,7 +75,7 @@ class Imagery:
             raise ConfigError(f"resampling={self.resampling!r}: expected one of {', '.join(RESAMPLING)}")
         if self.max_error is not None and not 0 <= self.max_error < math.inf:
             raise ConfigError(f"max_error={self.max_error!r}: expected pixels, 0 or more")
-        _check_dtype(self.dtype, "native")
+        check_dtype(self.dtype, "native")
 
     def open(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
         """Decide between the native and the warped path from the rasters' own headers."""
@@ -115,7 +115,7 @@ class Labels:
     def __post_init__(self) -> None:
         if self.buffer is not None and (not math.isfinite(self.buffer) or self.buffer == 0):
             raise ConfigError(f"buffer={self.buffer!r}: expected ground metres, above 0 (below 0 to narrow areas)")
-        _check_dtype(self.dtype)
+        check_dtype(self.dtype)
         for what in ("value", "background"):
             number = getattr(self, what)
             if not isinstance(number, str) and not fits(number, np.dtype(self.dtype)):
@@ -125,7 +125,7 @@ class Labels:
 
     @property
     def _is_table(self) -> bool:
-        return isinstance(self.source, str) and catalog.is_table_name(self.source)
+        return features.is_table(self.source)
 
     def open(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
         """Have the server check the query, and read its plan."""
@@ -135,19 +135,18 @@ class Labels:
             kinds = {c.type for c in table.columns if self.column in (None, c.name)}
             if "raster" in kinds and not kinds & {"geometry", "geography"}:
                 return self._open_rasters(db, tiles, name, number)
-            srid, text = self._of_table(db, table)
+            srid, text = features.of_table(db, table, value=self.value, where=self.where, column=self.column)
         else:
             text = query.text_of(self.source)
         reach = None if self.buffer is None else max(self.buffer, 0)
-        source = query.guarded(text, query.relation(srid, tiles.grid.srid, reach))
-        columns = query.gate(db, tiles, text, source)
-        if "geom" not in columns and "rast" in columns:
+        rows = features.rows(db, tiles, text, srid, reach=reach)
+        if "geom" not in rows.columns and "rast" in rows.columns:
             return self._open_rasters(db, tiles, name, number)
-        select = self._select(number, source, columns, tiles.grid)
+        select = self._select(number, rows.source, rows.columns, tiles.grid)
         said = query.findings(db, tiles, text, select, srid)
         return OpenLayer(
             name, select.as_string(None), Mask(tiles.grid.shape, self.dtype, self.background), path="burned",
-            why=_where(srid, tiles.grid), warnings=tuple(said),
+            why=features.where_it_lies(srid, tiles.grid, "burned on the tile's pixels"), warnings=tuple(said),
         )  # fmt: skip
 
     def _open_rasters(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
@@ -159,36 +158,11 @@ class Labels:
         )  # fmt: skip
         return replace(opened, sheet=Pixels(tiles.grid.shape, self.dtype, self.background, holes=True))
 
-    def _of_table(self, db: Database, table: catalog.Table) -> tuple[int, str]:
-        column = table.column("geometry", self.column)
-        if not (srid := catalog.srid(db.query, table, column)):
-            has = "has SRID 0" if srid == 0 else "is empty and declares no SRID"
-            raise DataError(f"{table}.{column} {has}, so nobody knows where it lies: {table.give_srid(column)}")
-        value: sql.Composable = sql.Literal(self.value)
-        if isinstance(self.value, str):
-            value = sql.SQL("t.") + sql.Identifier(table.require(self.value).name)
-        text = compose(
-            "features_of_table", column=sql.Identifier(column), table=table.identifier, value=value,
-            condition=sql.SQL(query.text_of(self.where or "true")),  # the user's own text
-        )  # fmt: skip
-        return srid, text.as_string(None)
-
     def _select(self, number: int, source: sql.Composed, columns: dict[str, str], grid: Grid) -> sql.Composed:
-        if "geom" not in columns:
-            geometries = [name for name, kind in columns.items() if kind in {"geometry", "geography", "bytea"}]
-            hint = f": write {geometries[0]} AS geom" if len(geometries) == 1 else ""
-            raise QueryError(
-                f"the query gives the columns {', '.join(columns) or 'none'}, but neither geom nor rast{hint}. "
-                "Expected geom, with value and priority if wanted, or rast"
-            )
-        if columns.get("value", "int4") not in {"int2", "int4", "int8", "float4", "float8", "numeric", "bool"}:
-            raise QueryError(
-                f"the query's column value is of type {columns['value']}: expected a number. "
-                "Map it: CASE highway WHEN 'primary' THEN 2 ELSE 1 END AS value"
-            )
-        constant = self.value if not isinstance(self.value, str) else 1
-        value = sql.SQL("u.value::int4") if columns.get("value") == "bool" else sql.SQL("u.value")
-        geometry = sql.SQL("ST_Transform(ST_Force2D(u.geom::geometry), {}::int4)").format(grid.srid)
+        features.need_geometry(
+            columns, "neither geom nor rast{hint}. Expected geom, with value and priority if wanted, or rast"
+        )
+        value, geometry = features.value(columns, self.value), features.geometry(grid)
         if self.buffer is not None:
             metres = sql.SQL(
                 "ST_Scale(ST_Buffer(ST_Scale({}, tile.metre_x, tile.metre_y), {}::float8), 1 / tile.metre_x, 1 / tile.metre_y)"
@@ -197,23 +171,17 @@ class Labels:
         sx, sy = grid.pixel
         wider = sql.SQL("ST_Expand(g.envelope, {}::float8, {}::float8)").format(2 * sx, 2 * sy)
         return compose(
-            "labels", layer=number, source=source, geometry=geometry,
-            value=value if "value" in columns else sql.SQL("{}::float8").format(constant),
+            "labels", layer=number, source=source, geometry=geometry, value=value,
             priority=sql.SQL("u.priority") if "priority" in columns else sql.SQL("0"),
             area_box=wider if self.all_touched else sql.SQL("g.envelope"), line_box=wider, touched=self.all_touched,
             beyond_x=1.5 * sx, beyond_y=1.5 * sy,
         )  # fmt: skip
 
 
-def _check_dtype(dtype: str | None, *more: str) -> None:
+def check_dtype(dtype: str | None, *more: str) -> None:
+    """Raise `ConfigError` where a layer can't have this dtype. more: names that the layer takes besides."""
     if dtype is not None and dtype not in (*DTYPES, *more):
         raise ConfigError(f"dtype={dtype!r}: expected one of {', '.join((*DTYPES, *more))}")
-
-
-def _where(srid: int, grid: Grid) -> str:
-    if srid == grid.srid:
-        return f"vectors in the tiles' SRID {srid}, burned on the tile's pixels"
-    return f"vectors in SRID {srid}, searched there and burned on the tile's pixels in SRID {grid.srid}"
 
 
 def open_layers(db: Database, tiles: Tiles, layers: dict[str, Layer]) -> tuple[OpenLayer, ...]:

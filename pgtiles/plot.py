@@ -48,11 +48,12 @@ def batch(
         raise DependencyError("pictures need matplotlib: pip install 'pgtiles[plot]'") from error
     if count < 1:
         raise ConfigError(f"count={count!r}: expected at least one tile")
-    arrays = {name: np.asarray(value) for name, value in sample.items() if name not in {"bounds", "tile_id"}}
+    arrays = {name: np.asarray(value) for name, value in sample.items() if not isinstance(value, list)}
     images = {name: array for name, array in arrays.items() if array.ndim == 4}
     masks = {name: array for name, array in arrays.items() if array.ndim == 3}
     if not images and not masks:
-        raise ConfigError(f"sample: expected a batch with (B, C, H, W) images or (B, H, W) masks, found {list(arrays)}")
+        raise ConfigError(f"sample: expected a batch with (B, C, H, W) images or (B, H, W) masks, found {list(sample)}")
+    arrays = images | masks  # not drawn: boxes, values, and what else differs in length from tile to tile
     rows, columns = min(count, len(next(iter(arrays.values())))), [*images, *masks]
     values = sorted({int(v) for m in masks.values() for v in np.unique(m[:rows])} - {background})
     known = sorted({*(classes or ()), *values} - {background})

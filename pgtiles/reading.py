@@ -46,7 +46,14 @@ class Plan:
         if not len(tiles):
             raise ConfigError("tiles: there is no tile to read")
         db.require_postgis()
-        return cls(tiles.grid, open_layers(db, tiles, dict(layers)))
+        plan = cls(tiles.grid, open_layers(db, tiles, dict(layers)))
+        taken_by = dict.fromkeys(RESERVED, "what every batch carries")
+        for layer in plan.layers:  # a layer may give several keys: boxes gives boxes_label too
+            for key in layer.sheet.page(tiles[:1]).arrays(layer.name):
+                if key in taken_by:
+                    raise ConfigError(f"layers: the key {key!r} of {layer.name!r} is taken by {taken_by[key]}")
+                taken_by[key] = f"layer {layer.name!r}"
+        return plan
 
     def statement(self, tiles: Tiles) -> sql.Composed:
         """The statement that reads these tiles."""

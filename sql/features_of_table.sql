@@ -1,7 +1,7 @@
 -- The rows of a geometry table for one tile: what stands in the place of a user's query where a layer names a table.
--- slots: table, column, value (a column or a number), condition
--- rows: geom, value
+-- slots: table, column, value (a column or a number), more (further columns, each after a comma), condition
+-- rows: geom, value, more
 -- index: GiST on column
-SELECT t.{column} AS geom, {value} AS value
+SELECT t.{column} AS geom, {value} AS value{more}
 FROM {table} AS t, tile
 WHERE t.{column} && tile.geom AND ({condition})

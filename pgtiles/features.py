@@ -1,0 +1,105 @@
+"""Vectors as a layer asks for them: a query that gives ``geom``, or a table, which becomes such a query."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from psycopg import sql
+
+from . import catalog, query
+from .database import Database
+from .errors import DataError, QueryError
+from .grid import Grid, Tiles
+from .template import compose
+
+if TYPE_CHECKING:
+    from sqlalchemy import Select, TextClause
+
+    Source = str | Select[Any] | TextClause
+
+WHOLE = frozenset({"int2", "int4", "int8"})
+NUMBERS = WHOLE | {"float4", "float8", "numeric", "bool"}
+
+
+class Rows(NamedTuple):
+    """A query that the server has agreed to."""
+
+    text: str
+    srid: int  # in which it searches
+    source: sql.Composed  # the same beside the relation tile, with the guard
+    columns: dict[str, str]  # that it gives: name and type
+
+
+def is_table(source: Source) -> bool:
+    """Whether it names a table, and is not a query."""
+    return isinstance(source, str) and catalog.is_table_name(source)
+
+
+def rows(db: Database, tiles: Tiles, text: str, srid: int, *, reach: float | None = None) -> Rows:
+    """Have the server check a query. reach: ground metres by which it looks beyond the tile."""
+    source = query.guarded(text, query.relation(srid, tiles.grid.srid, reach))
+    return Rows(text, srid, source, query.gate(db, tiles, text, source))
+
+
+def of_table(
+    db: Database, table: catalog.Table, *, value: float | str, where: str | None, column: str | None, id_: str | None = None
+) -> tuple[int, str]:
+    """SRID of a table's geometries, and the query that gives its rows."""
+    column = table.column("geometry", column)
+    if not (srid := catalog.srid(db.query, table, column)):
+        has = "has SRID 0" if srid == 0 else "is empty and declares no SRID"
+        raise DataError(f"{table}.{column} {has}, so nobody knows where it lies: {table.give_srid(column)}")
+
+    def own(name: str) -> sql.Composed:
+        return sql.SQL("t.") + sql.Identifier(table.require(name).name)
+
+    text = compose(
+        "features_of_table", column=sql.Identifier(column), table=table.identifier,
+        value=own(value) if isinstance(value, str) else sql.Literal(value),
+        more=sql.SQL(", {} AS id").format(own(id_)) if id_ else sql.SQL(""),
+        condition=sql.SQL(query.text_of(where or "true")),  # the user's own text
+    )  # fmt: skip
+    return srid, text.as_string(None)
+
+
+def need_geometry(columns: dict[str, str], expected: str) -> None:
+    """Raise `QueryError` where a query gives no geom; expected says what the layer takes instead or besides."""
+    if "geom" in columns:
+        return
+    geometries = [name for name, kind in columns.items() if kind in {"geometry", "geography", "bytea"}]
+    hint = f": write {geometries[0]} AS geom" if len(geometries) == 1 else ""
+    raise QueryError(f"the query gives the columns {', '.join(columns) or 'none'}, but {expected.format(hint=hint)}")
+
+
+def value(columns: dict[str, str], constant: float | str) -> sql.Composable:
+    """What a row burns or is: its column value, or this number where the query has none."""
+    kind = columns.get("value")
+    if kind is None:
+        return sql.SQL("{}::float8").format(constant if not isinstance(constant, str) else 1)
+    if kind not in NUMBERS:
+        raise QueryError(
+            f"the query's column value is of type {kind}: expected a number. "
+            "Map it: CASE highway WHEN 'primary' THEN 2 ELSE 1 END AS value"
+        )
+    return sql.SQL("u.value::int4") if kind == "bool" else sql.SQL("u.value")
+
+
+def whole(columns: dict[str, str], name: str) -> sql.Composable | None:
+    """A column of whole numbers; None where the query has none of this name."""
+    if name not in columns:
+        return None
+    if columns[name] not in WHOLE:
+        raise QueryError(f"the query's column {name} is of type {columns[name]}: expected a whole number, such as {name}::int8")
+    return sql.SQL("u.") + sql.Identifier(name)
+
+
+def geometry(grid: Grid) -> sql.Composed:
+    """A row's geometry in the tiles' SRID."""
+    return sql.SQL("ST_Transform(ST_Force2D(u.geom::geometry), {}::int4)").format(grid.srid)
+
+
+def where_it_lies(srid: int, grid: Grid, done: str) -> str:
+    """What `pgtiles check` says of vectors."""
+    if srid == grid.srid:
+        return f"vectors in the tiles' SRID {srid}, {done}"
+    return f"vectors in SRID {srid}, searched there and {done} in SRID {grid.srid}"

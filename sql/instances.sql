@@ -1,0 +1,58 @@
+-- The features of the batch's tiles, each burned by itself on its tile's own pixels.
+-- slots: layer (its number), source (user_query.sql), geometry (of a row, in the tiles' SRID), value, id, priority (of a row),
+--        numbered (whether the query gives ids), line_box (what segments and points must touch)
+-- rows: tile, layer, n (the order to paste in: the feature's number in its tile times 3, and the dimension of what is burned),
+--       value (the label), data: the id (int8), then a fragment, a mask (1 burned, 0 nodata) as large as the burned feature
+-- index: whatever serves the user's condition on her geometry column
+-- Clipped and burned as in labels.sql: areas are clipped, of lines whole segments are left out, and the areas, lines and points
+-- of a collection are burned apart. By ascending priority, and the smaller on top of the larger.
+SELECT
+    b.tile,
+    {layer}::int2 AS layer,
+    (b.number * 3 + b.dimension)::int4 AS n,
+    b.value::float8 AS value,
+    coalesce(
+        int8send(CASE WHEN {numbered} THEN b.id::int8 ELSE b.number END)
+        || ST_AsRaster(b.geom, (SELECT t.ref FROM tiles AS t WHERE t.n = b.tile), '8BUI'::text, 1, 0, false)::bytea,
+        ''::bytea
+    ) AS data
+FROM (
+    SELECT
+        c.tile, c.number, c.dimension, c.value, c.id, ST_CollectionHomogenize(ST_Collect(c.geom)) AS geom
+    FROM (
+        SELECT
+            g.tile, g.number, g.dimension, g.value, g.id,
+            CASE
+                WHEN g.dimension = 2 AND g.geom @ g.envelope THEN g.geom
+                WHEN g.dimension = 2 THEN ST_ClipByBox2D(g.geom, g.envelope)
+                WHEN g.geom @ {line_box} THEN g.geom
+                WHEN g.dimension = 1 THEN (
+                    SELECT ST_Collect(s.geom) FROM ST_DumpSegments(g.geom) AS s WHERE s.geom && {line_box}
+                )
+            END AS geom
+        FROM (
+            SELECT f.tile, f.envelope, f.number, f.value, f.id, ST_Dimension(d.geom) AS dimension, d.geom
+            FROM (
+                SELECT
+                    r.*,
+                    row_number() OVER (
+                        PARTITION BY r.tile
+                        ORDER BY r.priority, ST_Area(r.geom) DESC, ST_Length(r.geom) DESC, r.id, r.geom, r.value
+                    ) AS number
+                FROM (
+                    SELECT
+                        tile.n AS tile, tile.envelope,
+                        {value} AS value, {id} AS id, {priority} AS priority, {geometry} AS geom
+                    FROM {source}
+                    OFFSET 0
+                ) AS r
+            ) AS f
+            CROSS JOIN LATERAL ST_Dump(ST_CurveToLine(f.geom)) AS d
+            OFFSET 0
+        ) AS g
+    ) AS c
+    WHERE NOT ST_IsEmpty(c.geom)
+    GROUP BY c.tile, c.number, c.dimension, c.value, c.id
+    ORDER BY c.tile, c.number, c.dimension
+    OFFSET 0
+) AS b
