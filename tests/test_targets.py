@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import shapely
 import torch
-from conftest import shared
+from conftest import X0, Y0, shared
 from rasterio.features import rasterize
 from rasterio.transform import from_origin
 
@@ -181,12 +181,15 @@ class TestBoxes:
         got = read(world.db, tile, {"b": Boxes(f"SELECT {made} AS geom")})
         np.testing.assert_allclose(got["b"][0], [[0, 5, 4, 9]], atol=1e-6)  # the feature's own box reaches to y = 50
 
-    def test_a_tenth_of_a_metre_beyond_the_edge_is_cut(self, world):
+    def test_what_sticks_out_by_centimetres_is_cut(self, world):
         """Nearer than the float4 boxes of the operators tell: what sticks out is a long wall, and no part of the box."""
-        tile = Tiles(world.grid, [2], [2])
+        grid = Grid(srid=3857, resolution=2.5, size=64, origin=(X0 + 0.06, Y0))  # no float4 has this edge
+        tile = Tiles(grid, [2], [2])
         xmin, _, _, ymax = tile.bounds[0]
-        wall = f"{xmin - 0.1} {ymax - 100}, {xmin - 0.1} {ymax - 20}, {xmin + 30} {ymax - 20}, {xmin + 30} {ymax - 30}, " \
-               f"{xmin - 0.05} {ymax - 30}, {xmin - 0.05} {ymax - 100}, {xmin - 0.1} {ymax - 100}"  # fmt: skip
+        wall = (
+            f"{xmin - 0.04} {ymax - 100}, {xmin - 0.04} {ymax - 20}, {xmin + 30} {ymax - 20}, {xmin + 30} {ymax - 30}, "
+            f"{xmin - 0.02} {ymax - 30}, {xmin - 0.02} {ymax - 100}, {xmin - 0.04} {ymax - 100}"
+        )
         got = read(world.db, tile, {"b": Boxes(f"SELECT 'SRID=3857;POLYGON(({wall}))'::geometry AS geom")})
         np.testing.assert_allclose(got["b"][0], [[0, 8, 12, 12]], atol=1e-5)
 
@@ -283,8 +286,10 @@ class TestInstances:
 
     def test_a_collection_is_one_instance(self, world):
         query = """
-            SELECT ST_Collect(ST_Expand(ST_Centroid(tile.geom), 10), ST_Boundary(ST_Expand(ST_Centroid(tile.geom), 50))) AS geom
-            FROM tile
+            SELECT ST_Collect(ARRAY[
+                ST_Expand(c, 10), ST_Translate(ST_Expand(c, 10), 30, 0), ST_Boundary(ST_Expand(c, 50)), ST_Translate(c, 0, 70)
+            ]) AS geom
+            FROM (SELECT ST_Centroid(tile.geom) AS c FROM tile) AS t
         """
         got = read(world.db, Tiles(world.grid, [2], [2]), {"m": Instances(query), "l": Labels(query)})
         np.testing.assert_array_equal(got["m"], got["l"])
