@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from pgtiles import Database, Grid, Labels, Tiles, load, plot, read, samples
+from pgtiles import Database, Grid, Labels, Tiles, Vectors, load, plot, read, samples
 
 PAGE = Path(__file__).with_name("label-queries.md")
 PICTURES = PAGE.parent / "img" / "recipes"
@@ -193,15 +193,20 @@ def picture(db: Database, recipe: Recipe, view: View) -> None:
 
     tile, layers = tile_of(view), recipe.run()["layers"]
     sample = read(db, tile, layers)
-    figure = Figure(figsize=(7, 3.05 if len(layers) == 1 else 2.05), layout="constrained")
-    axes = figure.subplots(1, 1 + len(layers))
+    masks: dict[str, Any] = {}
+    for name, layer in layers.items():
+        masks |= (
+            dict(zip(layer.bands, sample[name][0], strict=True)) if isinstance(layer, Vectors) else {"burned": sample[name][0]}
+        )
+    figure = Figure(figsize=(7, 3.05 if len(masks) == 1 else 2.05), layout="constrained")
+    axes = figure.subplots(1, 1 + len(masks))
     drawn(db, tile, axes[0])
     axes[0].set_title(f"mapped, {view.metres:g} m across", fontsize=8)
     if recipe.slug == "administrative-area":
         districts(db, axes[0])
-    for axis, name in zip(axes[1:], layers, strict=True):
-        burned(figure, axis, sample[name][0], view, legend=len(layers) == 1)
-        axis.set_title(name if len(layers) > 1 else "burned", fontsize=8)
+    for axis, (name, mask) in zip(axes[1:], masks.items(), strict=True):
+        burned(figure, axis, mask, view, legend=len(masks) == 1)
+        axis.set_title(name, fontsize=8)
     for axis in axes:
         axis.set(xticks=[], yticks=[])
     PICTURES.mkdir(parents=True, exist_ok=True)

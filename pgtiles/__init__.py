@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .database import Database
     from .dataset import TileDataset
     from .grid import Grid, Split, Tiles
-    from .layers import Imagery, Labels
+    from .layers import Imagery, Labels, Vectors
     from .reading import read
     from .server import LocalServer
     from .targets import Boxes, Instances, Value
@@ -32,12 +32,13 @@ _HOME = {
     "TileDataset": "dataset",
     "Tiles": "grid",
     "Value": "targets",
+    "Vectors": "layers",
     "read": "reading",
 }
 
 __all__ = [
     "Boxes", "Database", "Grid", "Imagery", "Instances", "Labels", "LocalServer", "Split", "TileDataset", "Tiles", "Value",
-    "errors", "load", "plot", "read", "samples", "targets", "tile",
+    "Vectors", "errors", "load", "plot", "read", "samples", "targets", "tile",
 ]  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from .errors import DataError
 from .grid import Tiles
 from .wkb import Raster, decode
 
+STRIDE = 2**20  # n of a burned row: its class's or band's place, from 0, times this, and the row's own number there
 ALIGNED = 1e-3  # px: what lies nearer than this to the lattice lies on it; ST_Union's own tolerance
 
 Window = tuple[int, int, int, int]  # first and last row, first and last column, the last ones excluded
@@ -66,9 +67,11 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Mask:
-    """Burned features: a tile is (height, width). A fragment says where, the row's value says what."""
+    """Burned features: a tile is (height, width), or (bands, height, width). A fragment says where, the row's value says what,
+    and its n, where there are bands, in which.
+    """
 
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     dtype: str
     fill: float
 
@@ -113,9 +116,12 @@ class _MaskPage:
         if not (window := self.ground.window(raster, tile)):
             return False
         (y0, y1, x0, x1), (top, left) = window
-        target = self.array[tile, y0:y1, x0:x1]
+        band = (n // STRIDE,) if self.array.ndim == 4 else ()
+        target = self.array[(tile, *band, slice(y0, y1), slice(x0, x1))]
         if not fits(value, target.dtype):
-            raise DataError(f"value {value:g} does not fit dtype={target.dtype.name!r}")
+            raise DataError(
+                f"{f'band {band[0] + 1}: ' if band else ''}value {value:g} does not fit dtype={target.dtype.name!r}"
+            )
         burned = raster.pixels[0, y0 - top : y1 - top, x0 - left : x1 - left].view(np.bool_)
         np.copyto(target, target.dtype.type(value), where=burned)
         return True

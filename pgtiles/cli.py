@@ -219,7 +219,8 @@ def _preview(db: Database, view: View, count: int, output: Path, classes: Mappin
     tiles, plan = view.open(db, count)
     with err.status("reading tiles"):
         batch = read_batch(db, plan, tiles)
-        plot.batch(batch.sample, output, count=count, classes=classes)
+        named = classes or {value: name for layer in plan.layers for value, name in layer.classes.items()}
+        plot.batch(batch.sample, output, count=count, classes=named)
     out.print(f"{output}: {len(tiles)} tiles of {size_of(tiles)}", markup=False)
     _say_empty(plan, np.array(batch.empty), len(tiles))
 

@@ -49,7 +49,8 @@ class TileDataset(IterableDataset[Sample]):
     xmin, ymin, xmax, ymax, and ``tile_id`` (B,) int64.
 
     Opening checks every layer against the database, and raises or warns; it leaves no connection behind. The dataset pickles,
-    and opens connections of its own in each process that iterates it.
+    and opens connections of its own in each process that iterates it. ``classes`` are the names of the masks' values,
+    of the layers that have classes: ``{"mask": {1: "road", 2: "building"}}``. `pgtiles.plot.batch` takes one layer's.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class TileDataset(IterableDataset[Sample]):
         self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
         self.seed, self.connections, self.transform = seed, connections, transform
         self.plan = Plan.open(self.db, tiles, layers)
+        self.classes = {layer.name: layer.classes for layer in self.plan.layers if layer.classes}
         self.db.close()
         # In shared memory, because the workers of a DataLoader hold copies: the epoch under way, the one after it, and whether
         # anybody says which it is; and where the workers that loader() is about to start note what they read.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from psycopg import sql
@@ -30,7 +31,7 @@ class Rows(NamedTuple):
     columns: dict[str, str]  # that it gives: name and type
 
 
-def is_table(source: Source) -> bool:
+def is_table(source: object) -> bool:
     """Whether it names a table, and is not a query."""
     return isinstance(source, str) and catalog.is_table_name(source)
 
@@ -42,7 +43,7 @@ def rows(db: Database, tiles: Tiles, text: str, srid: int, *, reach: float | Non
 
 
 def of_table(
-    db: Database, table: catalog.Table, *, value: float | str, where: str | None, column: str | None, id_: str | None = None
+    db: Database, table: catalog.Table, *, value: float | str, where: Sequence[str], column: str | None, id_: str | None = None
 ) -> tuple[int, str]:
     """SRID of a table's geometries, and the query that gives its rows."""
     column = table.column("geometry", column)
@@ -57,7 +58,7 @@ def of_table(
         "features_of_table", column=sql.Identifier(column), table=table.identifier,
         value=own(value) if isinstance(value, str) else sql.Literal(value),
         more=sql.SQL(", {} AS id").format(own(id_)) if id_ else sql.SQL(""),
-        condition=sql.SQL(query.text_of(where or "true")),  # the user's own text
+        condition=sql.SQL("\n) AND (".join(query.text_of(text) for text in where or ("true",))),  # the user's own text
     )  # fmt: skip
     return srid, text.as_string(None)
 
@@ -98,8 +99,9 @@ def geometry(grid: Grid) -> sql.Composed:
     return sql.SQL("ST_Transform(ST_Force2D(u.geom::geometry), {}::int4)").format(grid.srid)
 
 
-def where_it_lies(srid: int, grid: Grid, done: str) -> str:
+def where_it_lies(srids: Iterable[int], grid: Grid, done: str) -> str:
     """What `pgtiles check` says of vectors."""
-    if srid == grid.srid:
-        return f"vectors in the tiles' SRID {srid}, {done}"
-    return f"vectors in SRID {srid}, searched there and {done} in SRID {grid.srid}"
+    found = sorted(set(srids))
+    if found == [grid.srid]:
+        return f"vectors in the tiles' SRID {grid.srid}, {done}"
+    return f"vectors in SRID {' and '.join(map(str, found))}, searched there and {done} in SRID {grid.srid}"

@@ -1,4 +1,4 @@
-"""What a dataset is made of: `Imagery` and `Labels`.
+"""What a dataset is made of: `Imagery`, `Labels` and `Vectors`.
 
 A layer is a frozen dataclass that says what is wanted. Opening it asks the server what is there, decides once which way its
 pixels take, and gives an `OpenLayer`: a SELECT that yields fragments, and how they are pasted. A new kind of layer is one such
@@ -9,26 +9,26 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
-from psycopg import sql
 
-from . import features, query
+from . import features
+from .burning import Part, Wish, ask, burn, parts_of, where_of
 from .canvas import Mask, Pixels, fits
 from .database import Database
 from .errors import ConfigError, DataError, MissingError, PgtilesWarning, QueryError
-from .grid import Grid, Tiles
+from .grid import Tiles
 from .query import OpenLayer
 from .rasters import RESAMPLING, open_rasters
-from .template import compose
 
 if TYPE_CHECKING:
     from sqlalchemy import Select, TextClause
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "float16", "float32", "float64")
+ORDERS = ("last", "first", "max", "min")
 
 
 class Layer(Protocol):
@@ -85,9 +85,12 @@ class Imagery:
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels burned from vectors: a query that gives ``geom`` (and ``value``, ``priority``), or ``rast``; or a table.
+    """Labels burned from vectors: a query that gives ``geom`` (and ``value``, ``priority``), or ``rast``; a table; or classes.
 
-    source: SQL, an SQLAlchemy statement, or a table's name. SQL may name the relation ``tile``.
+    source: SQL, an SQLAlchemy statement, or a table's name; or a mapping with one of these for each class's name. SQL may name
+    the relation ``tile``. Classes burn 1, 2, 3 … in the mapping's order; ``{"water": (9, "SELECT …")}`` says another value.
+    classes: of a table, a condition for each class's name, in the same manner: ``{"park": "leisure = 'park'"}``.
+    order: which class lies on top, the ``"last"`` or the ``"first"`` of them, or the one of the ``"max"`` or ``"min"`` value.
     value: what a table's features burn: a number, or the name of a numeric column. A query says it itself, as a column
     ``value``, and burns this number where it has none.
     where: a condition on a table's columns.
@@ -98,11 +101,14 @@ class Labels:
     background: the value where nothing is burned.
     dtype: of the mask; uint8 travels faster through a DataLoader.
 
-    Features are burned by ascending priority, then ascending value: the greater lies on top. A sample is (height, width).
+    Features are burned by ascending priority, then ascending value: the greater lies on top; within a class where there are
+    classes. A sample is (height, width).
     """
 
-    source: str | Select[Any] | TextClause
+    source: str | Select[Any] | TextClause | Mapping[str, Any]
     _: KW_ONLY
+    classes: Mapping[str, str | tuple[int, str]] | None = None
+    order: str = "last"
     value: float | str = 1
     where: str | None = None
     buffer: float | None = None
@@ -113,69 +119,123 @@ class Labels:
     dtype: str = "int64"
 
     def __post_init__(self) -> None:
-        if self.buffer is not None and (not math.isfinite(self.buffer) or self.buffer == 0):
-            raise ConfigError(f"buffer={self.buffer!r}: expected ground metres, above 0 (below 0 to narrow areas)")
+        _check_buffer(self.buffer)
         check_dtype(self.dtype)
         for what in ("value", "background"):
             number = getattr(self, what)
             if not isinstance(number, str) and not fits(number, np.dtype(self.dtype)):
                 raise ConfigError(f"{what}={number!r} does not fit dtype={self.dtype!r}")
+        if self.order not in ORDERS:
+            raise ConfigError(f"order={self.order!r}: expected one of {', '.join(ORDERS)}")
         if not self._is_table and (self.where or self.column or isinstance(self.value, str)):
             raise ConfigError("where=, column= and value='column' go with a table's name: a query says them itself, in SQL")
+        if self.classes is not None and not self._is_table:
+            raise ConfigError("classes= go with a table's name; queries of classes are Labels({'road': 'SELECT …', …})")
+        for what in ("source", "classes"):  # as they are now, whatever becomes of hers
+            if isinstance(given := getattr(self, what), Mapping):
+                object.__setattr__(self, what, dict(given))
+        if self.classes is not None or isinstance(self.source, Mapping):
+            self._check_classes()
+        elif self.order != "last":
+            raise ConfigError("order= goes with classes: in a query, the column priority says what lies on top")
+
+    def _check_classes(self) -> None:
+        if self.value != 1:
+            raise ConfigError(f"value={self.value!r}: each class has a value of its own: {{'water': (9, 'SELECT …')}}")
+        names: dict[float | str, str] = {}
+        for part in self._parts:
+            if not fits(float(part.value), np.dtype(self.dtype)):
+                raise ConfigError(f"class {part.name!r}: its value {part.value} does not fit dtype={self.dtype!r}")
+            if part.value in names:
+                raise ConfigError(
+                    f"classes {names[part.value]!r} and {part.name!r} both burn {part.value}: expected a value each"
+                )
+            names[part.value] = part.name
 
     @property
     def _is_table(self) -> bool:
         return features.is_table(self.source)
 
+    @property
+    def _parts(self) -> list[Part]:
+        """What is burned, the lowest first."""
+        given = self.classes if self.classes is not None else self.source
+        where = () if self.where is None else (self.where,)
+        if not isinstance(given, Mapping):
+            return [Part(given, self.value, where)]
+        parts = []
+        for place, (name, value, said) in enumerate(parts_of(given, "class")):
+            burns = place + 1 if value is None else value
+            if self.classes is None:
+                parts.append(Part(said, burns, kind="class", name=name))
+            else:
+                parts.append(Part(str(self.source), burns, (*where, said), "class", name))
+        if self.order in {"max", "min"}:
+            parts.sort(key=lambda part: float(part.value))
+        return parts[::-1] if self.order in {"first", "min"} else parts
+
     def open(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
         """Have the server check the query, and read its plan."""
-        srid = self.srid or tiles.grid.srid
-        if self._is_table:
-            table = db.table(str(self.source))
-            kinds = {c.type for c in table.columns if self.column in (None, c.name)}
-            if "raster" in kinds and not kinds & {"geometry", "geography"}:
-                return self._open_rasters(db, tiles, name, number)
-            srid, text = features.of_table(db, table, value=self.value, where=self.where, column=self.column)
-        else:
-            text = query.text_of(self.source)
-        reach = None if self.buffer is None else max(self.buffer, 0)
-        rows = features.rows(db, tiles, text, srid, reach=reach)
-        if "geom" not in rows.columns and "rast" in rows.columns:
+        wish = Wish(self.srid, self.column, self.buffer, self.all_touched)
+        found = [ask(db, tiles, part, wish) for part in self._parts]
+        if found[0].is_raster:
             return self._open_rasters(db, tiles, name, number)
-        select = self._select(number, rows.source, rows.columns, tiles.grid)
-        said = query.findings(db, tiles, text, select, srid)
+        select, parts, said = burn(db, tiles, number, found, wish)
         return OpenLayer(
-            name, select.as_string(None), Mask(tiles.grid.shape, self.dtype, self.background), path="burned",
-            why=features.where_it_lies(srid, tiles.grid, "burned on the tile's pixels"), warnings=tuple(said),
+            name, select, Mask(tiles.grid.shape, self.dtype, self.background), path="burned", why=where_of(found, tiles.grid),
+            warnings=said, parts=parts, classes={int(one.part.value): one.part.name for one in found if one.part.kind},
         )  # fmt: skip
 
     def _open_rasters(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
         if self.buffer is not None or self.where is not None:
             raise ConfigError(f"buffer= and where= go with geometries; {self.source!s:.60} gives rasters")
         opened = open_rasters(
-            db, tiles, name, number, source=self.source, bands=(1,), resampling="nearest", column=self.column, dtype=self.dtype,
-            srid=self.srid,
+            db, tiles, name, number, source=cast("str", self.source), bands=(1,), resampling="nearest", column=self.column,
+            dtype=self.dtype, srid=self.srid,
         )  # fmt: skip
         return replace(opened, sheet=Pixels(tiles.grid.shape, self.dtype, self.background, holes=True))
 
-    def _select(self, number: int, source: sql.Composed, columns: dict[str, str], grid: Grid) -> sql.Composed:
-        features.need_geometry(
-            columns, "neither geom nor rast{hint}. Expected geom, with value and priority if wanted, or rast"
-        )
-        value, geometry = features.value(columns, self.value), features.geometry(grid)
-        if self.buffer is not None:
-            metres = sql.SQL(
-                "ST_Scale(ST_Buffer(ST_Scale({}, tile.metre_x, tile.metre_y), {}::float8), 1 / tile.metre_x, 1 / tile.metre_y)"
-            )
-            geometry = metres.format(geometry, self.buffer)
-        sx, sy = grid.pixel
-        wider = sql.SQL("ST_Expand(g.envelope, {}::float8, {}::float8)").format(2 * sx, 2 * sy)
-        return compose(
-            "labels", layer=number, source=source, geometry=geometry, value=value,
-            priority=sql.SQL("u.priority") if "priority" in columns else sql.SQL("0"),
-            area_box=wider if self.all_touched else sql.SQL("g.envelope"), line_box=wider, touched=self.all_touched,
-            beyond_x=1.5 * sx, beyond_y=1.5 * sy,
-        )  # fmt: skip
+
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors as an image, to learn from beside a picture: one band for each name, 1 where its features are, 0 elsewhere.
+
+    bands: SQL, an SQLAlchemy statement or a table's name for each band's name. A query gives ``geom``, and may give ``value``,
+    which is then burned in place of 1, and ``priority``. Bands overlap freely.
+    buffer, srid, all_touched: as for `Labels`.
+    dtype: of the pixels.
+
+    A sample is (bands, height, width).
+    """
+
+    bands: Mapping[str, Any]
+    _: KW_ONLY
+    buffer: float | None = None
+    srid: int | None = None
+    all_touched: bool = False
+    dtype: str = "uint8"
+
+    def __post_init__(self) -> None:
+        _check_buffer(self.buffer)
+        check_dtype(self.dtype)
+        if not isinstance(self.bands, Mapping):
+            raise ConfigError(f"bands={self.bands!r:.60}: expected a mapping, such as {{'road': 'SELECT … AS geom …'}}")
+        object.__setattr__(self, "bands", dict(self.bands))
+        parts_of(self.bands, "band")
+
+    def open(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
+        """Have the server check each band's query, and read its plan."""
+        wish = Wish(self.srid, None, self.buffer, self.all_touched)
+        given = parts_of(self.bands, "band")
+        found = [ask(db, tiles, Part(source, kind="band", name=band), wish) for band, _, source in given]
+        select, parts, said = burn(db, tiles, number, found, wish)
+        sheet = Mask((len(found), *tiles.grid.shape), self.dtype, 0)
+        return OpenLayer(name, select, sheet, path="burned", why=where_of(found, tiles.grid), warnings=said, parts=parts)
+
+
+def _check_buffer(buffer: float | None) -> None:
+    if buffer is not None and (not math.isfinite(buffer) or buffer == 0):
+        raise ConfigError(f"buffer={buffer!r}: expected ground metres, above 0 (below 0 to narrow areas)")
 
 
 def check_dtype(dtype: str | None, *more: str) -> None:
@@ -191,8 +251,13 @@ def open_layers(db: Database, tiles: Tiles, layers: dict[str, Layer]) -> tuple[O
         try:
             opened.append(layer.open(db, tiles, name, number))
         except (QueryError, DataError, MissingError, ConfigError) as error:
-            raise type(error)(f"layer {name!r}: {error}") from error
+            raise type(error)(_named(name, str(error))) from error
     for layer_ in opened:
         for said in layer_.warnings:
-            warnings.warn(f"layer {layer_.name!r}: {said}", PgtilesWarning, stacklevel=3)
+            warnings.warn(_named(layer_.name, said), PgtilesWarning, stacklevel=3)
     return tuple(opened)
+
+
+def _named(name: str, said: str) -> str:
+    """With the layer's name in front; that of a class or of a band follows it at once."""
+    return f"layer {name!r}, {said}" if said.startswith(("class ", "band ")) else f"layer {name!r}: {said}"

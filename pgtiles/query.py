@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
@@ -42,6 +42,8 @@ class OpenLayer:
     why: str
     warnings: tuple[str, ...]
     files: str = ""  # SQL that gives the files, if any, in which the rasters around the tiles keep their pixels
+    parts: dict[str, str] = field(default_factory=dict)  # the same for each class or band alone, to tell which one fails
+    classes: dict[int, str] = field(default_factory=dict)  # names of a mask's values, where the layer has classes
 
 
 def text_of(source: str | Select[Any] | TextClause) -> str:

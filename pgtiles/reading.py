@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from psycopg import sql
@@ -93,16 +93,25 @@ def _located(db: Database, plan: Plan, tiles: Tiles, error: PgtilesError) -> Pgt
     """The error with the layer and the tile in front, found by reading them one by one until it comes again."""
     for layer in plan.layers:
         for tile in range(len(tiles)):
-            try:
-                for _ in db.copy(Plan(plan.grid, (layer,)).statement(tiles[tile])):
-                    pass
-            except (QueryError, MissingError) as again:
-                said = f"layer {layer.name!r}, tile {tiles.ids[tile]} at {_bounds(tiles, tile)}: {again}"
+            if again := _failure(db, plan.grid, layer, tiles[tile]):
+                alone = ((part, replace(layer, select=select)) for part, select in layer.parts.items())
+                part = next((f", {part}" for part, one in alone if _failure(db, plan.grid, one, tiles[tile])), "")
+                said = f"layer {layer.name!r}{part}, tile {tiles.ids[tile]} at {_bounds(tiles, tile)}: {again}"
                 if isinstance(again, MissingError) and layer.files:
                     found = [path for (path,) in db.query(over(tiles[tile], sql.SQL(layer.files))) if path]
                     said += f"\nthe files there: {', '.join(sorted(found))}"
                 return type(again)(said)
     return error
+
+
+def _failure(db: Database, grid: Grid, layer: OpenLayer, tile: Tiles) -> PgtilesError | None:
+    """What is wrong when this layer alone reads this tile; None where nothing is."""
+    try:
+        for _ in db.copy(Plan(grid, (layer,)).statement(tile)):
+            pass
+    except (QueryError, MissingError) as error:
+        return error
+    return None
 
 
 class _Canvas:

@@ -69,7 +69,7 @@ class Boxes:
             height=height,
         )  # fmt: skip
         said = query.findings(db, tiles, rows.text, select, rows.srid)
-        why = features.where_it_lies(rows.srid, tiles.grid, "measured in the tile's pixels")
+        why = features.where_it_lies([rows.srid], tiles.grid, "measured in the tile's pixels")
         return OpenLayer(name, select.as_string(None), BoxSheet(), path="listed", why=why, warnings=tuple(said))
 
 
@@ -111,7 +111,7 @@ class Instances:
             line_box=sql.SQL("ST_Expand(g.envelope, {}::float8, {}::float8)").format(2 * sx, 2 * sy),
         )  # fmt: skip
         said = query.findings(db, tiles, rows.text, select, rows.srid)
-        why = features.where_it_lies(rows.srid, tiles.grid, "burned on the tile's pixels, one by one")
+        why = features.where_it_lies([rows.srid], tiles.grid, "burned on the tile's pixels, one by one")
         sheet = InstanceSheet(tiles.grid.shape)
         return OpenLayer(name, select.as_string(None), sheet, path="burned", why=why, warnings=tuple(said))
 
@@ -205,7 +205,9 @@ def _asked(layer: Boxes | Instances, db: Database, tiles: Tiles) -> tuple[featur
     srid = layer.srid or tiles.grid.srid
     if features.is_table(layer.source):
         table = db.table(str(layer.source))
-        srid, text = features.of_table(db, table, value=layer.value, where=layer.where, column=layer.column, id_=layer.id)
+        srid, text = features.of_table(
+            db, table, value=layer.value, where=[layer.where] if layer.where else (), column=layer.column, id_=layer.id
+        )
     else:
         text = query.text_of(layer.source)
     rows = features.rows(db, tiles, text, srid)

@@ -30,6 +30,10 @@ class View:
     bands: Annotated[str | None, typer.Option(help="Bands, from 1: 1,2,3")] = None
     labels: Annotated[str | None, typer.Option(help="Table, or SQL that gives geom: itself, or a file's name.")] = None
     where: Annotated[str | None, typer.Option(help="Condition on a label table's columns.")] = None
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="A label table's class, NAME=CONDITION, burned 1, 2, 3 … as they come; once for each."),
+    ] = None
     value: Annotated[str, typer.Option(help="What a label table's features burn: a number or a column.")] = "1"
     buffer: Annotated[float | None, typer.Option(help="Ground metres by which labels are widened.")] = None
     label_srid: Annotated[int | None, typer.Option(help="SRID in which a label query searches, where not the tiles'.")] = None
@@ -66,8 +70,9 @@ class View:
         if self.labels:
             value = _number_or_column(self.value)
             layers["mask"] = Labels(
-                _source(self.labels), value=value, where=self.where, buffer=self.buffer, srid=self.label_srid
-            )
+                _source(self.labels), classes=_conditions(self.classes), value=value, where=self.where, buffer=self.buffer,
+                srid=self.label_srid,
+            )  # fmt: skip
         if not layers:
             raise ConfigError("nothing to read: give --image, --labels or both")
         return layers
@@ -87,7 +92,12 @@ def command_line(view: View) -> str:
     """The options that say the same, for a shell."""
     given = ((name, getattr(view, name)) for name in inspect.signature(View).parameters if name != "url")
     defaults = {name: parameter.default for name, parameter in inspect.signature(View).parameters.items()}
-    options = [f"--{name.replace('_', '-')} {shlex.quote(f'{value}')}" for name, value in given if value != defaults[name]]
+    options = [
+        f"--{'class' if name == 'classes' else name.replace('_', '-')} {shlex.quote(f'{one}')}"
+        for name, value in given
+        if value != defaults[name]
+        for one in (value if isinstance(value, list) else [value])
+    ]
     return " ".join(options)
 
 
@@ -123,6 +133,21 @@ def _source(text: str) -> str:
         return Path(text).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{text} is not text in UTF-8: {error}") from None
+
+
+def _conditions(classes: list[str] | None) -> dict[str, str] | None:
+    """The condition for each class's name."""
+    if not classes:
+        return None
+    split = [text.partition("=") for text in classes]
+    if wrong := [
+        text for text, (name, _, condition) in zip(classes, split, strict=True) if not (name.strip() and condition.strip())
+    ]:
+        raise ConfigError(f"--class {wrong[0]!r}: expected NAME=CONDITION, such as \"park=leisure = 'park'\"")
+    names = [name.strip() for name, *_ in split]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"--class {twice[0]}: given twice; one condition may say both, with OR")
+    return {name: condition for name, (*_, condition) in zip(names, split, strict=True)}
 
 
 def _numbers(option: str, text: str, kind: type) -> tuple[Any, ...]:

@@ -4,4 +4,5 @@
 -- index: GiST on column
 SELECT t.{column} AS geom, {value} AS value{more}
 FROM {table} AS t, tile
-WHERE t.{column} && tile.geom AND ({condition})
+WHERE t.{column} && tile.geom AND ({condition}
+)

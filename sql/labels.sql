@@ -1,9 +1,9 @@
 -- Vector labels of the batch's tiles, burned on each tile's own pixels.
--- slots: layer (its number), source (user_query.sql), geometry (of a row, in the tiles' SRID, buffered where asked), value,
---        priority (of a row), area_box (what areas may be clipped to), line_box (what segments and points must touch), touched,
---        beyond_x, beyond_y (one and a half pixels, in CRS units)
--- rows: tile, layer, n (the order to paste in), value, fragment: one raster per value, a mask (1 burned, 0 nodata) as large as
---       the burned features
+-- slots: layer (its number), features (features.sql: of each class or band, one after the other), area_box (what areas may be
+--        clipped to), line_box (what segments and points must touch), touched, beyond_x, beyond_y (one and a half pixels, in CRS
+--        units), stride (how far apart the ranks are in n)
+-- rows: tile, layer, n (the order to paste in: rank * stride, then from 1 on), value, fragment: one raster per rank, priority and
+--       value, a mask (1 burned, 0 nodata) as large as the burned features
 -- index: whatever serves the user's condition on her geometry column
 -- Areas are clipped, which costs least and moves no pixel. Of lines only whole segments are left out: to cut one would move its
 -- pixels. What lies wholly inside is left alone. Rows of equal priority and value can be burned in any order, so together, but
@@ -13,8 +13,8 @@
 SELECT
     f.tile,
     {layer}::int2 AS layer,
-    f.n::int4 AS n,
-    f.value::float8 AS value,
+    f.rank * {stride}::int4 + f.n::int4 AS n,
+    f.value,
     ST_AsRaster(
         CASE WHEN {touched} THEN ST_Collect(ARRAY[
             f.geom,
@@ -26,12 +26,13 @@ SELECT
 FROM (
     SELECT
         b.tile,
+        b.rank,
         b.value,
-        row_number() OVER (PARTITION BY b.tile ORDER BY b.priority, b.value, b.dimension) AS n,
+        row_number() OVER (PARTITION BY b.tile, b.rank ORDER BY b.priority, b.value, b.dimension) AS n,
         ST_CollectionHomogenize(ST_Collect(b.geom)) AS geom
     FROM (
         SELECT
-            g.tile, g.value, g.priority, g.dimension,
+            g.tile, g.rank, g.value, g.priority, g.dimension,
             CASE
                 WHEN g.dimension = 2 AND g.geom @ {area_box} THEN g.geom
                 WHEN g.dimension = 2 THEN ST_ClipByBox2D(g.geom, {area_box})
@@ -42,20 +43,17 @@ FROM (
             END AS geom
         FROM (
             SELECT
-                r.tile, r.envelope, r.value, r.priority, ST_Dimension(d.geom) AS dimension, d.geom
+                r.tile, r.envelope, r.rank, r.value, r.priority, ST_Dimension(d.geom) AS dimension, d.geom
             FROM (
-                SELECT
-                    tile.n AS tile, tile.envelope,
-                    {value} AS value, {priority} AS priority, {geometry} AS geom
-                FROM {source}
+{features}
             ) AS r
             CROSS JOIN LATERAL ST_Dump(ST_CurveToLine(r.geom)) AS d
             OFFSET 0
         ) AS g
     ) AS b
     WHERE NOT ST_IsEmpty(b.geom)
-    GROUP BY b.tile, b.priority, b.value, b.dimension
-    ORDER BY b.tile, n
+    GROUP BY b.tile, b.rank, b.priority, b.value, b.dimension
+    ORDER BY b.tile, b.rank, n
     OFFSET 0
 ) AS f
 CROSS JOIN LATERAL (SELECT t.ref, ST_ExteriorRing(t.geom) AS ring FROM tiles AS t WHERE t.n = f.tile) AS t

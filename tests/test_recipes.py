@@ -314,11 +314,16 @@ def test_every_recipe_has_an_oracle_and_a_view_and_none_is_left_over():
 @pytest.mark.parametrize("slug", ORACLES)
 def test_recipe(osm, slug):
     tiles, layers, oracle = spread(osm, view=pictures.VIEWS[slug]), RECIPES[slug].run()["layers"], ORACLES[slug]
-    oracles = oracle if isinstance(oracle, dict) else dict.fromkeys(layers, oracle)
     got = read(osm.db, tiles, layers)
     for name, layer in layers.items():
-        mask, background = got[name], layer.background
-        compare(mask, osm, tiles, oracles[name], background=background)
+        mask, background = got[name], getattr(layer, "background", 0)
+        if isinstance(oracle, dict):
+            assert list(layer.bands) == list(oracle)
+            for band, of_band in enumerate(oracle.values()):
+                compare(mask[:, band], osm, tiles, of_band)
+                assert mask[:, band].any()
+        else:
+            compare(mask, osm, tiles, oracle, background=background)
         shown = set(np.unique(mask).tolist())
         assert set(pictures.VIEWS[slug].classes) <= shown, f"the tiles show only {shown}"
         assert np.isfinite(mask).any() if mask.dtype.kind == "f" else np.mean(mask != background) > 0.005
@@ -334,14 +339,13 @@ def test_picture_of_recipe_exists_and_is_small():
             assert len(image.convert("RGB").getcolors(2**24)) > 10, f"{slug} is blank"
 
 
-def test_transform_of_input_bands_stacks_what_is_burned(osm):
-    names, tiles = RECIPES["input-bands"].run(), spread(osm)
-    dataset = TileDataset(osm.db, tiles, names["layers"], batch_size=COUNT, shuffle=False, transform=names["transform"])
-    [batch] = list(dataset)
-    assert set(batch) == {"image", "bounds", "tile_id"}
-    assert batch["image"].dtype.is_floating_point
-    for band, oracle in enumerate(INPUT_BANDS.values()):
-        compare(batch["image"][:, band].numpy().astype("uint8"), osm, tiles, oracle)
+def test_input_bands_go_beside_an_image(osm):
+    [batch] = list(TileDataset(osm.db, spread(osm), RECIPES["input-bands"].run()["layers"], batch_size=COUNT))
+    image = torch.full((COUNT, 4, SIZE, SIZE), 51, dtype=torch.uint8)
+    both = torch.cat([image / 255, batch["osm"]], dim=1)  # as the page says
+    assert both.dtype == torch.float32
+    assert both.shape == (COUNT, 7, SIZE, SIZE)
+    assert torch.equal(both[:, 4:].unique(), torch.tensor([0.0, 1.0]))
 
 
 def test_ignored_pixels_add_nothing_to_the_loss(osm):
@@ -408,6 +412,31 @@ def test_overlap(osm):
     assert set(np.unique(mask)) == {0, 1, 2, 3}
 
 
+def test_classes(osm):
+    names = {}
+    exec(compile(OPENING["Classes"][0][1], "Classes", "exec"), names)
+    layers, tiles = names["layers"], spread(osm)
+
+    def mask(osm, box):
+        yield from ((3, 1, row.way) for row in near(osm.polygons, box) if row["leisure"] == "park")
+        yield from ((2, 2, widened(row.way, 4)) for row in near(osm.lines, box, 10) if row["highway"])
+        yield from ((1, 9, row.way) for row in near(osm.polygons, box) if row["natural"] == "water")
+
+    def cover(osm, box):
+        for row in near(osm.polygons, box):
+            if row["landuse"] == "grass" or row["leisure"] == "park":
+                yield 1, 1, row.way
+            if row["building"]:
+                yield 2, 2, row.way
+
+    dataset = TileDataset(osm.db, tiles, layers, batch_size=COUNT, shuffle=False)
+    [batch] = list(dataset)
+    compare(batch["mask"].numpy(), osm, tiles, mask)
+    compare(batch["cover"].numpy(), osm, tiles, cover)
+    assert {name: set(batch[name].unique().tolist()) for name in layers} == {"mask": {0, 1, 2, 9}, "cover": {0, 1, 2}}
+    assert dataset.classes == {"mask": {1: "park", 2: "road", 9: "water"}, "cover": {1: "green", 2: "building"}}
+
+
 def test_priority_null_lies_above_all(osm):
     query = """
         SELECT way AS geom, 1 AS value, NULL::int AS priority FROM planet_osm_polygon WHERE building IS NOT NULL AND way && tile.geom
@@ -434,5 +463,5 @@ def test_ignore(osm):
 
 def test_every_block_of_the_opening_is_run_here():
     assert [(section, len(blocks)) for section, blocks in OPENING.items() if blocks] == [
-        ("SRID", 1), ("Metres", 1), ("Overlap", 1), ("Ignore", 1),
+        ("SRID", 1), ("Metres", 1), ("Overlap", 1), ("Classes", 1), ("Ignore", 1),
     ]  # fmt: skip

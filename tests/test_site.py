@@ -405,6 +405,9 @@ MET = {
     "the query gives the columns <names>": lambda w: layer(w, Labels("SELECT way FROM roads WHERE way && tile.geom")),
     "they never meet, and": lambda w: layer(w, Labels(ROADS.replace("roads", "roads_4326"))),
     "the query's column value is of type": lambda w: layer(w, Labels(ROADS.replace(" FROM", ", name AS value FROM"))),
+    "all of a class burns the class's own value": lambda w: layer(
+        w, Labels({"road": ROADS.replace(" FROM", ", class AS value FROM")})
+    ),
     "a row's value is NULL": lambda w: layer(w, Labels(ROADS.replace(" FROM", ", NULL::int AS value FROM"))),
     "value <value> does not fit dtype=": lambda w: layer(
         w, Labels(ROADS.replace(" FROM", ", 300 AS value FROM"), dtype="uint8")
