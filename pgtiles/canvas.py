@@ -8,7 +8,6 @@ already lies on the tile's pixels, or what else the layer's own SQL makes of a f
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,9 +16,10 @@ from numpy.typing import NDArray
 
 from .errors import DataError
 from .grid import Tiles
-from .wkb import Raster, decode
+from .wkb import LIMITS, Raster, decode
 
 STRIDE = 2**20  # n of a burned row: its class's or band's place, from 0, times this, and the row's own number there
+EDGED, UNITED = 2, 3  # values of warped rows: with a last band that is 0 where there is no source; joined by ST_Union
 ALIGNED = 1e-3  # px: what lies nearer than this to the lattice lies on it; ST_Union's own tolerance
 
 Window = tuple[int, int, int, int]  # first and last row, first and last column, the last ones excluded
@@ -57,8 +57,16 @@ class Pixels:
 
     shape: tuple[int, ...]
     dtype: str
-    fill: float  # where nothing is pasted
-    holes: bool  # pixels of the nodata value always show what lies below; else only where rasters overlap
+    fill: float | tuple[float, ...]  # where nothing is pasted: one value, or one a band
+    holes: bool  # pixels without data become the fill in any case; else a nodata value that is the fill is just copied
+    valid: bool = False  # whether the batch says, too, which pixels have data
+    stored: tuple[str, ...] = ()  # the bands' pixel types, to which what ST_Union widened is brought back
+
+    @property
+    def filled(self) -> str:
+        """The fill in words, one value where all bands have the same."""
+        values = [f"{value:g}" for value in (self.fill if isinstance(self.fill, tuple) else (self.fill,))]
+        return values[0] if len(set(values)) == 1 else ", ".join(values)
 
     def page(self, tiles: Tiles) -> Page:
         """An empty page for these tiles."""
@@ -132,8 +140,12 @@ class _MaskPage:
 
 class _PixelsPage:
     def __init__(self, sheet: Pixels, tiles: Tiles) -> None:
-        self.ground, self.array = Ground(tiles), _filled(len(tiles), sheet.shape, sheet.dtype, sheet.fill)
-        self.holes = sheet.holes
+        self.ground, self.sheet = Ground(tiles), sheet
+        self.array = _filled(len(tiles), sheet.shape, sheet.dtype, sheet.fill)
+        self.bands = self.array if len(sheet.shape) == 3 else self.array[:, None]  # the same pixels, (tile, band, row, column)
+        self.fill = sheet.fill if isinstance(sheet.fill, tuple) else (sheet.fill,) * self.bands.shape[1]
+        self.data = np.zeros(self.bands.shape, np.bool_) if sheet.valid else None  # where there are some
+        self.careful = sheet.holes or sheet.valid  # about nodata values that are the fill anyway
         self.tile, self.painted = -1, list[Window]()  # what the rasters before have covered, in this tile
 
     def paste(self, tile: int, n: int, value: float, data: memoryview) -> bool:
@@ -143,21 +155,39 @@ class _PixelsPage:
         if not (window := self.ground.window(raster, tile)):
             return False
         (y0, y1, x0, x1), (top, left) = window
-        target = self.array[tile, ..., y0:y1, x0:x1]
+        target = self.bands[tile, :, y0:y1, x0:x1]
         pixels = raster.pixels[:, y0 - top : y1 - top, x0 - left : x1 - left]
-        if pixels.shape[0] != (target.shape[0] if target.ndim == 3 else 1):
-            raise DataError(f"a raster of {len(pixels)} bands, the first rows had {self.array.shape[1]}")
-        pixels = _cast(pixels, target.dtype, raster)
-        below = self.holes or any(y0 < b and a < y1 and x0 < d and c < x1 for a, b, c, d in self.painted)
-        if below and any(nodata is not None for nodata in raster.nodata):
-            _paste_data(target if target.ndim == 3 else target[None], pixels, raster.nodata)
-        else:
-            target[...] = pixels if target.ndim == 3 else pixels[0]
+        there = None
+        if value == EDGED:
+            pixels, there = pixels[:-1], pixels[-1] != 0
+        if pixels.shape[0] != target.shape[0]:
+            raise DataError(f"a raster of {len(pixels)} bands, the first rows had {self.bands.shape[1]}")
+        below = any(y0 < b and a < y1 and x0 < d and c < x1 for a, b, c, d in self.painted)
         self.painted.append((y0, y1, x0, x1))
+        for number, (into, band, nodata) in enumerate(zip(target, pixels, raster.nodata, strict=False)):
+            where = there
+            if nodata is not None and (below or self.careful or not _same(nodata, self.fill[number])):
+                data = ~np.isnan(band) if nodata != nodata else band != nodata
+                where = data if there is None else data & there
+            kind = raster.pixel_types[number]
+            if value and self.sheet.stored and self.sheet.stored[number] != kind:
+                band = _narrowed(band, self.sheet.stored[number])
+            _copy(into, band, where, kind)
+            if self.data is not None:
+                self.data[tile, number, y0:y1, x0:x1] |= np.True_ if where is None else where
         return True
 
     def arrays(self, name: str) -> Arrays:
-        return {name: self.array}
+        if self.array.dtype.kind == "f" and self.careful:  # a pixel that is not a number is no data, whatever nodata is
+            absent = np.isnan(self.bands)
+            if self.sheet.holes and absent.any():
+                np.copyto(self.bands, np.array(self.fill, self.array.dtype)[:, None, None], where=absent)
+            if self.data is not None:
+                self.data &= ~absent
+        arrays: Arrays = {name: self.array}
+        if self.data is not None:
+            arrays[f"{name}_valid"] = np.asarray(self.data.all(axis=1))
+        return arrays
 
 
 def fits(value: float, dtype: np.dtype[Any]) -> bool:
@@ -168,24 +198,32 @@ def fits(value: float, dtype: np.dtype[Any]) -> bool:
     return math.isfinite(value) and value == int(value) and limits.min <= value <= limits.max
 
 
-def _cast(pixels: NDArray[Any], dtype: np.dtype[Any], raster: Raster) -> NDArray[Any]:
-    """The pixels, certain to fit the dtype."""
-    if dtype.kind == "f" or np.can_cast(pixels.dtype, dtype, "safe"):
-        return pixels
-    with np.errstate(invalid="ignore"):
-        cast = pixels.astype(dtype)
-    if not (cast == pixels).all():
-        found = pixels[cast != pixels][0]
-        raise DataError(f"pixel value {found} of type {raster.pixel_types[0]} does not fit dtype={dtype.name!r}")
-    return cast
+def _copy(into: NDArray[Any], band: NDArray[Any], where: NDArray[np.bool_] | None, kind: str) -> None:
+    """Copy a band's pixels, or those that a mask says, certain to fit the dtype."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        if into.dtype.kind != "f" and not np.can_cast(band.dtype, into.dtype, "safe"):
+            cast = band.astype(into.dtype)
+            wrong = cast != band if where is None else (cast != band) & where
+            if wrong.any():
+                raise DataError(f"pixel value {band[wrong][0]} of type {kind} does not fit dtype={into.dtype.name!r}")
+            band = cast
+        np.copyto(into, band, where=np.True_ if where is None else where, casting="unsafe")
 
 
-def _filled(n: int, shape: tuple[int, ...], dtype: str, fill: float) -> NDArray[Any]:
-    return np.zeros((n, *shape), dtype) if fill == 0 else np.full((n, *shape), fill, dtype)
+def _narrowed(band: NDArray[Any], kind: str) -> NDArray[Any]:
+    """A band of a wider type as GDAL would have given it in this one: rounded, and clamped where a kernel overshoots."""
+    if kind not in LIMITS:
+        return band
+    narrowed: NDArray[Any] = np.clip(np.rint(band) if band.dtype.kind == "f" else band, *LIMITS[kind])
+    return narrowed
 
 
-def _paste_data(target: NDArray[Any], pixels: NDArray[Any], nodata: Sequence[float | None]) -> None:
-    """Copy all pixels but those of each band's nodata value."""
-    for into, band, hole in zip(target, pixels, nodata, strict=True):
-        where = np.True_ if hole is None else ~np.isnan(band) if hole != hole else band != hole
-        np.copyto(into, band, where=where, casting="unsafe")
+def _same(a: float, b: float) -> bool:
+    return a == b or (a != a and b != b)
+
+
+def _filled(n: int, shape: tuple[int, ...], dtype: str, fill: float | tuple[float, ...]) -> NDArray[Any]:
+    array = np.zeros((n, *shape), dtype)
+    if np.any(fill):
+        array[...] = np.reshape(fill, (-1, 1, 1)) if isinstance(fill, tuple) else fill
+    return array

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
@@ -111,6 +111,7 @@ class Header:
     nodata: tuple[float | None, ...]
     rows: int
     upper_left: tuple[float, float]
+    row: str | None  # that one, by its key, where it has one
     out_db: bool
 
 
@@ -173,13 +174,48 @@ def in_degrees(query: Query, srid: int) -> bool:
     return bool(rows and rows[0][0])
 
 
-def headers(query: Query, relation: sql.Composable, column: str) -> list[Header]:
-    """The kinds of raster among the first thousand rows of a relation, the commonest first."""
-    rows = query(compose("raster_headers", relation=relation, column=sql.Identifier(column), sample=SAMPLE))
+def headers(query: Query, relation: sql.Composable, column: str, key: sql.Composable | None = None) -> list[Header]:
+    """The kinds of raster among the first thousand rows of a relation, the commonest first; the key names a row in text."""
+    name, key = sql.Identifier(column), key or sql.SQL("NULL::text")
     return [
-        Header(srid, (sx, sy), (kx, ky), tuple(types or ()), tuple(nodata or ()), n, (x, y), bool(out_db))
-        for srid, sx, sy, kx, ky, types, nodata, n, x, y, out_db in rows
+        Header(srid, (sx, sy), (kx, ky), tuple(types or ()), tuple(nodata or ()), n, (x, y), row, bool(out_db))
+        for srid, sx, sy, kx, ky, types, nodata, n, x, y, row, out_db in query(
+            compose("raster_headers", relation=relation, column=name, key=key, sample=SAMPLE)
+        )
     ]
+
+
+def one_kind(what: str, found: list[Header]) -> Header:
+    """The header of rasters that differ in nodata at most: of each band, the commonest kind that has a nodata value says it.
+
+    Raises `DataError` where they differ in more, with one that differs, and where nobody knows where they lie.
+    """
+    if not found:
+        raise DataError(f"{what} holds no raster")
+    first = found[0]
+    for other in found[1:]:
+        if (other.srid, other.scale, other.skew, other.pixel_types) != (first.srid, first.scale, first.skew, first.pixel_types):
+            row = f" (such as {other.row})" if other.row else ""
+            raise DataError(
+                f"{what} holds rasters of several kinds: {first.rows} rows of {_said(first)}, and {other.rows} of "
+                f"{_said(other)}{row}: select the ones of one kind in a query"
+            )
+    if first.srid == 0:
+        raise DataError(
+            f"{what} has SRID 0, so nobody knows where it lies: say so, UpdateRasterSRID for a table, ST_SetSRID in a query"
+        )
+    if 0 in first.scale:
+        raise DataError(f"{what} is stored turned by a right angle (skew {first.skew}): turn it with gdalwarp")
+    if not first.pixel_types:
+        raise DataError(f"{what} holds rasters without bands")
+    columns = zip(*(header.nodata for header in found), strict=True)
+    return replace(first, nodata=tuple(next((value for value in band if value is not None), None) for band in columns))
+
+
+def _said(header: Header) -> str:
+    count = len(header.pixel_types)
+    bands = f"{count} band{'' if count == 1 else 's'} {', '.join(header.pixel_types)}".rstrip()
+    return f"SRID {header.srid}, scale {header.scale}, skew {header.skew}, {bands}"
 
 
 def lattice(query: Query, of: Table, column: str) -> tuple[int, tuple[float, float], tuple[float, float]]:

@@ -228,13 +228,20 @@ def _preview(db: Database, view: View, count: int, output: Path, classes: Mappin
 def _check(db: Database, view: View, count: int) -> None:
     tiles, plan = view.open(db, count)
     with err.status(f"reading {len(tiles)} tiles"):
-        empty = np.sum([read_batch(db, plan, tiles[k : k + 8]).empty for k in range(0, len(tiles), 8)], axis=0)
+        batches = [read_batch(db, plan, tiles[k : k + 8])[1:] for k in range(0, len(tiles), 8)]
+    empty, united = np.sum(batches, axis=0)
     out.print(f"{db.name}: {len(tiles)} tiles of {size_of(tiles)}", markup=False)
     table = Table("layer", "path", "tile", "dtype", "empty", "why")
     for layer, none in zip(plan.layers, empty, strict=True):
         shape = " × ".join("n" if side is None else str(side) for side in layer.sheet.shape)
         table.add_row(layer.name, layer.path, shape, layer.sheet.dtype, f"{none} of {len(tiles)}", escape(layer.why))
     out.print(table)
+    for layer, slow in zip(plan.layers, united, strict=True):
+        if slow:
+            out.print(
+                f"layer '{layer.name}': {slow} of {len(tiles)} tiles joined by ST_Union, which is slower: scenes overlap, "
+                "leave holes or differ in nodata, or the bands differ in type", markup=False,
+            )  # fmt: skip
     _say_empty(plan, empty, len(tiles))
 
 

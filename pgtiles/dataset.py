@@ -181,7 +181,7 @@ class TileDataset(IterableDataset[Sample]):
             if layer.path in {"burned", "listed"} and missing == read > 0:
                 text = f"no row of the query met any of the {read} tiles of epoch {epoch}: do labels and tiles meet?"
             elif missing and isinstance(layer.sheet, Pixels):
-                text = f"{missing} of {read} tiles of epoch {epoch} have no imagery at all, and hold {layer.sheet.fill:g}"
+                text = f"{missing} of {read} tiles of epoch {epoch} have no imagery at all, and hold {layer.sheet.filled}"
             else:
                 continue
             warnings.warn(f"layer {layer.name!r}: {text}", PgtilesWarning, stacklevel=2)

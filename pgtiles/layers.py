@@ -51,8 +51,13 @@ class Imagery:
     max_error: pixels by which GDAL's approximating transformer may be off in reprojection; 0 is exact. 0.125 unless given, and
     0 for nearest and for floats.
     srid: the SRID in which a query searches, where it is not the tiles'.
+    fill: what pixels without data become: a number, or one for each band asked for. Unless given, each band's nodata value
+    (where scenes differ in it, the commonest kind's), or 0 where it has none.
+    valid: add ``"<name>_valid"`` to the batch, (height, width) bool: where all the bands asked for have data.
 
-    A tile's sample is (bands, height, width). Pixels that no raster covers are the table's nodata value, or 0.
+    A tile's sample is (bands, height, width). A pixel has data where a raster covers it with something other than that raster's
+    own nodata value; where scenes overlap, each nodata pixel shows the next scene below. NaN is data only where it is no
+    nodata value and neither ``fill`` nor ``valid`` is given.
     """
 
     source: str | Select[Any] | TextClause
@@ -64,6 +69,8 @@ class Imagery:
     dtype: str | None = None
     max_error: float | None = None
     srid: int | None = None
+    fill: float | Sequence[float] | None = None
+    valid: bool = False
 
     def __post_init__(self) -> None:
         bands = self.bands
@@ -76,6 +83,10 @@ class Imagery:
         if self.max_error is not None and not 0 <= self.max_error < math.inf:
             raise ConfigError(f"max_error={self.max_error!r}: expected pixels, 0 or more")
         check_dtype(self.dtype, "native")
+        if self.fill is not None and not isinstance(self.fill, int | float):
+            if isinstance(self.fill, str) or not all(isinstance(value, int | float) for value in self.fill) or not self.fill:
+                raise ConfigError(f"fill={self.fill!r}: expected a number, or one for each band, such as (0, 0, -9999)")
+            object.__setattr__(self, "fill", tuple(self.fill))
 
     def open(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
         """Decide between the native and the warped path from the rasters' own headers."""

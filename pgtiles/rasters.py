@@ -35,6 +35,13 @@ RESAMPLING = {
     "lanczos": ("Lanczos", 3),
 }
 
+# Pixel types, a wider one, and its least value: where ST_Union joins scenes, what is between them. Only a double may have that.
+WIDER = (
+    ({"1BB", "2BUI", "4BUI", "8BSI", "8BUI"}, "16BSI", -(2.0**15)),
+    ({"16BSI", "16BUI"}, "32BSI", -(2.0**31)),
+    ({"32BSI", "32BUI", "16BF", "32BF", "64BF"}, "64BF", -np.finfo("f8").max.item()),
+)
+
 
 @dataclass(frozen=True)
 class _Source:
@@ -61,6 +68,8 @@ def open_rasters(
     dtype: str | None = None,
     max_error: float | None = None,
     srid: int | None = None,
+    fill: float | Sequence[float] | None = None,
+    valid: bool = False,
 ) -> OpenLayer:
     """A layer of rasters (`layers.Imagery` tells the arguments), with the path that its pixels take and why."""
     if isinstance(source, str) and catalog.is_table_name(source):
@@ -74,7 +83,6 @@ def open_rasters(
     types = [header.pixel_types[band - 1] for band in wanted]
     stored = np.result_type(*(PIXEL_TYPES[kind] for kind in types))
     kept = stored.name not in {"uint16", "uint32"} or dtype == "native"
-    nodata = header.nodata[wanted[0] - 1]
     all_of_them = wanted == tuple(range(1, len(header.pixel_types) + 1))
     pixels = sql.SQL("r.rast") if all_of_them else sql.SQL("ST_Band(r.rast, {}::int4[])").format(list(wanted))
     said = list[str]()
@@ -90,14 +98,10 @@ def open_rasters(
         pixel = max(abs(header.scale[0]) + abs(header.skew[0]), abs(header.scale[1]) + abs(header.skew[1]))
         text = found.text(margin * pixel, margin * pixel)
         exact = resampling == "nearest" or stored.kind == "f"
-        alike = len(set(types)) == 1 and header.skew == (0, 0) and len(wanted) < 256
-        union: sql.Composable = sql.SQL("ST_Union(o.rast)")
-        for place, band in enumerate(wanted, 1):
-            if header.nodata[band - 1] is None:
-                union = sql.SQL("ST_SetBandNoDataValue({}, {}, NULL)").format(union, place)
+        alike = len(set(types)) == 1 and header.skew == (0, 0) and len(wanted) < 255  # and one more where the source ends
         select = compose(
-            "warped", layer=number, tile=relation(found.srid, grid.srid), pixels=pixels, count=len(wanted), union=union,
-            source=guarded(text, sql.SQL("(SELECT a.* FROM around AS a WHERE a.n = this.n)")),
+            "warped", layer=number, tile=relation(found.srid, grid.srid), pixels=pixels, count=len(wanted),
+            holes=_holes(header), source=guarded(text, sql.SQL("(SELECT a.* FROM around AS a WHERE a.n = this.n)")),
             width=stored.itemsize if alike else 0, origin_x=header.upper_left[0], origin_y=header.upper_left[1],
             scale_x=header.scale[0], scale_y=header.scale[1], margin=margin, resampling=postgis_name,
             max_error=max_error if max_error is not None else 0.0 if exact else 0.125,
@@ -112,10 +116,10 @@ def open_rasters(
     if header.out_db:
         why += "; read from files outside the database (out-db), which takes longer"
     given = dtype if dtype not in (None, "native") else stored.name if kept else "float32"
-    fill = 0 if nodata is None else nodata
-    if not fits(fill, np.dtype(given)):
-        raise ConfigError(f"dtype={given!r} does not hold {fill:g}, the nodata value of {source!s:.60}")
-    sheet = Pixels((len(wanted), *grid.shape), given, fill, holes=False)
+    sheet = Pixels(
+        (len(wanted), *grid.shape), given, _fill(fill, wanted, header, given, f"{source!s:.60}"), holes=fill is not None,
+        valid=valid, stored=tuple(types),
+    )  # fmt: skip
     return OpenLayer(
         name, select.as_string(None), sheet, path="native" if off is None else "warped", why=why,
         warnings=(*said, *findings(db, tiles, text, select, found.srid)),
@@ -127,7 +131,7 @@ def _of_table(db: Database, name: str, column: str | None, order_by: str | None)
     table = db.table(name)
     raster = table.column("raster", column)
     what = f"{table}.{raster}"
-    header = _one_kind(what, catalog.headers(db.query, table.identifier, raster))
+    header = catalog.one_kind(what, catalog.headers(db.query, table.identifier, raster, _named(table)))
     order: sql.Composable = sql.SQL(order_by) if order_by else _key(table)  # the user's own text
 
     def text(grow_x: float, grow_y: float) -> str:
@@ -149,7 +153,7 @@ def _of_query(db: Database, tiles: Tiles, query: str, order_by: str | None, srid
     found = catalog.headers(db.query, sql.SQL("({})").format(probe), "rast")
     if not found:
         raise DataError("the query gives no raster for the first 16 tiles: do imagery and tiles meet?")
-    return _Source("the query", None, srid, _one_kind("the query", found), lambda grow_x, grow_y: text)
+    return _Source("the query", None, srid, catalog.one_kind("the query", found), lambda grow_x, grow_y: text)
 
 
 def _key(table: catalog.Table) -> sql.Composable:
@@ -159,26 +163,14 @@ def _key(table: catalog.Table) -> sql.Composable:
     return sql.SQL("s.tableoid, s.ctid") if table.kind in {"r", "m", "p"} else sql.SQL("true")
 
 
-def _one_kind(what: str, found: list[Header]) -> Header:
-    if not found:
-        raise DataError(f"{what} holds no raster")
-    first = found[0]
-    for other in found[1:]:
-        if (other.srid, other.scale, other.skew, other.pixel_types) != (first.srid, first.scale, first.skew, first.pixel_types):
-            raise DataError(
-                f"{what} holds rasters of several kinds: {first.rows} rows of SRID {first.srid}, scale {first.scale}, "
-                f"bands {first.pixel_types}, and {other.rows} of SRID {other.srid}, scale {other.scale}, bands "
-                f"{other.pixel_types}: select the ones of one kind in a query"
-            )
-    if first.srid == 0:
-        raise DataError(
-            f"{what} has SRID 0, so nobody knows where it lies: say so, UpdateRasterSRID for a table, ST_SetSRID in a query"
-        )
-    if 0 in first.scale:
-        raise DataError(f"{what} is stored turned by a right angle (skew {first.skew}): turn it with gdalwarp")
-    if not first.pixel_types:
-        raise DataError(f"{what} holds rasters without bands")
-    return first
+def _named(table: catalog.Table) -> sql.Composable:
+    """Text that names a row, for messages."""
+    if table.primary_key:
+        parts = [sql.SQL("{} || s.{}::text").format(f"{k} = ", sql.Identifier(k)) for k in table.primary_key]
+        return sql.SQL("concat_ws(', ', {})").format(sql.SQL(", ").join(parts))
+    if table.kind in {"r", "m", "p"}:
+        return sql.SQL("concat(s.tableoid::regclass, ' ctid = ', s.ctid)")
+    return sql.SQL("NULL::text")
 
 
 def _bands(bands: Sequence[int] | None, found: _Source) -> tuple[int, ...]:
@@ -186,6 +178,36 @@ def _bands(bands: Sequence[int] | None, found: _Source) -> tuple[int, ...]:
     if bands is not None and max(bands) > count:
         raise MissingError(f"bands={tuple(bands)}: {found.what} has {count} band{'s' if count > 1 else ''}, counted from 1")
     return tuple(bands) if bands is not None else tuple(range(1, count + 1))
+
+
+def _fill(
+    fill: float | Sequence[float] | None, wanted: tuple[int, ...], header: Header, dtype: str, source: str
+) -> tuple[float, ...]:
+    """What each band holds where it has no data, certain to fit the dtype."""
+    if fill is None:
+        values = [header.nodata[band - 1] or 0 for band in wanted]
+    else:
+        values = [fill] * len(wanted) if isinstance(fill, int | float) else list(fill)
+        if len(values) != len(wanted):
+            raise ConfigError(f"fill={fill!r}: {len(values)} values for {len(wanted)} bands; give a number, or one for each")
+    for band, value in zip(wanted, values, strict=True):
+        if not fits(value, np.dtype(dtype)):
+            if fill is not None:
+                raise ConfigError(f"fill={fill!r}: dtype={dtype!r} does not hold {value:g}")
+            raise ConfigError(
+                f"dtype={dtype!r} does not hold {value:g}, the nodata value of band {band} of {source}: give "
+                "another dtype=, or say with fill= what pixels without data shall be"
+            )
+    return tuple(values)
+
+
+def _holes(header: Header) -> sql.Composed:
+    """For ST_Union: of each band a pixel type that holds all its pixels and a nodata value that none of them has."""
+    rows = []
+    for number, kind in enumerate(header.pixel_types, 1):
+        wide, hole = next((wide, hole) for kinds, wide, hole in WIDER if kind in kinds)
+        rows.append(sql.SQL("ROW({}, {}, {}::float8, {}::float8)").format(number, wide, hole, hole))
+    return sql.SQL("ARRAY[{}]::addbandarg[]").format(sql.SQL(", ").join(rows))
 
 
 def off_lattice(header: Header, tiles: Tiles) -> str | None:

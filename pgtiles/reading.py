@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from psycopg import sql
 
+from .canvas import UNITED
 from .database import Database
 from .errors import ConfigError, DataError, MissingError, PgtilesError, QueryError
 from .grid import Grid, Tiles
@@ -46,14 +47,14 @@ class Plan:
         if not len(tiles):
             raise ConfigError("tiles: there is no tile to read")
         db.require_postgis()
-        plan = cls(tiles.grid, open_layers(db, tiles, dict(layers)))
-        taken_by = dict.fromkeys(RESERVED, "what every batch carries")
-        for layer in plan.layers:  # a layer may give several keys: boxes gives boxes_label too
-            for key in layer.sheet.page(tiles[:1]).arrays(layer.name):
-                if key in taken_by:
-                    raise ConfigError(f"layers: the key {key!r} of {layer.name!r} is taken by {taken_by[key]}")
-                taken_by[key] = f"layer {layer.name!r}"
-        return plan
+        opened = open_layers(db, tiles, dict(layers))
+        keys = dict.fromkeys(RESERVED, "what every batch carries")
+        for layer in opened:
+            for key in layer.sheet.page(tiles[:0]).arrays(layer.name):
+                if key in keys:
+                    raise ConfigError(f"layers: the key {key!r} of layer {layer.name!r} is taken by {keys[key]}: rename one")
+                keys[key] = f"layer {layer.name!r}"
+        return cls(tiles.grid, opened)
 
     def statement(self, tiles: Tiles) -> sql.Composed:
         """The statement that reads these tiles."""
@@ -66,6 +67,7 @@ class Batch(NamedTuple):
 
     sample: Sample
     empty: tuple[int, ...]  # of each layer, how many tiles no fragment reached
+    united: tuple[int, ...]  # of each layer, for how many tiles ST_Union joined the source, the slow exception
 
 
 def read(db: Database, tiles: Tiles, layers: Mapping[str, Layer]) -> Sample:
@@ -86,7 +88,7 @@ def read_batch(db: Database, plan: Plan, tiles: Tiles) -> Batch:
     except (QueryError, MissingError) as error:
         raise _located(db, plan, tiles, error) from error
     empty = tuple(len(tiles) - reached for reached in canvas.reached)
-    return Batch(canvas.sample() | {"bounds": tiles.bounds, "tile_id": tiles.ids.copy()}, empty)
+    return Batch(canvas.sample() | {"bounds": tiles.bounds, "tile_id": tiles.ids.copy()}, empty, tuple(canvas.united))
 
 
 def _located(db: Database, plan: Plan, tiles: Tiles, error: PgtilesError) -> PgtilesError:
@@ -121,6 +123,7 @@ class _Canvas:
         self.layers, self.tiles = plan.layers, tiles
         self.pages = [layer.sheet.page(tiles) for layer in plan.layers]
         self.reached = [0] * len(plan.layers)
+        self.united = [0] * len(plan.layers)
         self.at = (-1, -1, 0)  # layer, tile and n of the last row
         self.met = False  # whether anything of this layer has come into this tile
 
@@ -140,6 +143,7 @@ class _Canvas:
         except DataError as error:
             raise DataError(f"{self._where(number, tile)}: {error}") from error
         self.reached[number] += met and not self.met
+        self.united[number] += value == UNITED and self.layers[number].path == "warped"
         self.met = self.met or met
 
     def sample(self) -> Sample:

@@ -67,6 +67,8 @@ _HEADERS: Final = (struct.Struct(">BHH6diHH"), struct.Struct("<BHH6diHH"))  # by
 _KINDS: Final = tuple(tuple(_kind(number, order) for number in range(len(_TYPES))) for order in "><")
 PIXEL_TYPES: Final = {name: np.dtype(code) for name, code in _TYPES}
 """NumPy type of each pixel type, by its PostGIS name."""
+LIMITS: Final = {kind.name: (kind.low, kind.high) for kind in _KINDS[1] if kind.dtype.kind != "f"}
+"""Least and greatest value of each pixel type of whole numbers."""
 _DEFAULT: Final = {np.dtype(code): name for name, code in _TYPES if name not in _NARROW} | {np.dtype(bool): "1BB"}
 
 

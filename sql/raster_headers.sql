@@ -1,21 +1,21 @@
 -- The different kinds of raster among the first rows of a relation, from the rasters' own headers: constraints may be missing
 -- (raster_columns then says SRID 0 and no scale), and they call a table that stands on its head aligned.
--- slots: column and relation to look at (a table, or a query in brackets), sample (how many rows)
+-- slots: column and relation to look at (a table, or a query in brackets), key (text that names a row s), sample (how many rows)
 -- rows: SRID, scale x, y, skew x, y (CRS units per pixel), pixel types of the bands, nodata values of the bands, how many of
---       the sampled rows are so, upper left x, y of one of them, whether all bands are kept outside the database
+--       the sampled rows are so, upper left x, y and key of one of them, whether any band is kept outside the database
 -- index: none; the sample bounds the work
 SELECT
     k.srid, k.scale_x, k.scale_y, k.skew_x, k.skew_y, k.types, k.nodata, count(*)::int8,
-    (array_agg(k.x))[1], (array_agg(k.y))[1], bool_or(k.out_db)
+    (array_agg(k.x))[1], (array_agg(k.y))[1], (array_agg(k.key))[1], bool_or(k.out_db)
 FROM (
     SELECT
         ST_SRID(r.rast) AS srid,
         ST_ScaleX(r.rast) AS scale_x, ST_ScaleY(r.rast) AS scale_y,
         ST_SkewX(r.rast) AS skew_x, ST_SkewY(r.rast) AS skew_y,
         ST_UpperLeftX(r.rast) AS x, ST_UpperLeftY(r.rast) AS y,
-        b.types, b.nodata, b.out_db
+        r.key, b.types, b.nodata, b.out_db
     FROM (
-        SELECT {column} AS rast FROM {relation} AS s WHERE {column} IS NOT NULL LIMIT {sample}::int8
+        SELECT {column} AS rast, {key} AS key FROM {relation} AS s WHERE {column} IS NOT NULL LIMIT {sample}::int8
     ) AS r
     CROSS JOIN LATERAL (
         SELECT

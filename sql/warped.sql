@@ -4,12 +4,16 @@
 --        width (bytes a pixel; 0 where bands differ in type or the source is rotated), origin_x, origin_y, scale_x, scale_y (the
 --        source's lattice, in its CRS units, scale_y below 0 where north is up), margin (source pixels that the resampling
 --        kernel needs around a tile), resampling, max_error (of GDAL's approximating transformer, in pixels; 0 is exact)
---        union (of o.rast, without the nodata value that ST_Union invents where the source has none)
--- rows: tile, layer, n, value (unused), fragment: on the tile's lattice, but not cut to its extent
+--        holes (an addbandarg[]: for each band of the source a wider pixel type and a nodata value that no pixel can have)
+-- rows: tile, layer, n, value (1 joined by bytes; 2 so, with a last band that is 0 where there is no source; 3 by ST_Union),
+--       fragment: on the tile's lattice, but not cut to its extent
 -- index: see source
 -- They are joined before they are warped: warped one by one, their seams would show. ST_Union joins pixel by pixel, 20 to 40 ms a
 -- tile. Where each pixel of the window comes from one raster, its bytes are cut from the rasters' WKB row by row and strung
 -- together, which takes 2 ms; where rasters overlap or leave holes, ST_Union does it, the top raster last.
+-- ST_Union's pixel type and nodata value are the first raster's, and each raster's own nodata value is a hole: so the first is
+-- one pixel of a wider type, and holes are told from pixels of any value.
+-- Where the source ends within the window, and a band has no nodata value to say so, a last band is joined to them.
 -- ST_AsBinary(…, true) brings the pixels also where they lie in a file on the server.
 -- The format is raster/doc/RFC2-WellKnownBinaryFormat of PostGIS: 61 bytes of header, with the number of bands in bytes 4 and 5;
 -- then for each band a byte of flags (0x20, all nodata, is cleared), the nodata value, and the pixels, row by row.
@@ -20,7 +24,7 @@ SELECT
     this.n AS tile,
     {layer}::int2 AS layer,
     1::int4 AS n,
-    0::float8 AS value,
+    joined.how::float8 AS value,
     ST_Transform(joined.rast, this.ref, {resampling}::text, {max_error}::float8)::bytea AS fragment
 FROM around AS this
 CROSS JOIN LATERAL (
@@ -90,9 +94,22 @@ CROSS JOIN LATERAL (
                 ) AS k
             ) AS once
         FROM blocks AS b CROSS JOIN span AS s
+    ),
+    edge AS MATERIALIZED (  -- whether a last band has to say where it ends; all rasters have the first one's nodata values
+        SELECT
+            (s.x0 > n.x0 OR s.x1 < n.x1 OR s.y0 > n.y0 OR s.y1 < n.y1) AND (
+                SELECT bool_or(
+                    get_byte(b.wkb, (61 + (i.band - 1) * (1 + {width} + b.w * b.h * {width}))::int4) & 64 = 0
+                )
+                FROM (SELECT * FROM blocks LIMIT 1) AS b CROSS JOIN generate_series(1, {count}::int4) AS i (band)
+            ) AS needed
+        FROM cover CROSS JOIN span AS s CROSS JOIN need AS n
+        WHERE cover.once
     )
-    SELECT ST_RastFromWKB(
-        set_byte(e.head, CASE get_byte(e.head, 0) WHEN 1 THEN 3 ELSE 4 END, {count}::int4) || (
+    SELECT CASE WHEN edge.needed THEN 2 ELSE 1 END AS how, ST_RastFromWKB(
+        set_byte(
+            e.head, CASE get_byte(e.head, 0) WHEN 1 THEN 3 ELSE 4 END, {count}::int4 + CASE WHEN edge.needed THEN 1 ELSE 0 END
+        ) || (
             SELECT string_agg(c.bytes, ''::bytea ORDER BY c.place)
             FROM (
                 SELECT i.band * 65536::int8 * 65536 AS place, set_byte(h.head, 0, get_byte(h.head, 0) & 223) AS bytes
@@ -121,9 +138,11 @@ CROSS JOIN LATERAL (
                 WHERE b.x < s.x1 AND b.x + b.w > s.x0
                 OFFSET 0  -- the fence keeps the rasters' bytes out of the sort that the aggregate makes
             ) AS c
-        )
+        ) || CASE
+            WHEN edge.needed THEN decode('0400' || repeat('80', ((s.x1 - s.x0) * (s.y1 - s.y0))::int4), 'hex') ELSE ''
+        END
     ) AS rast
-    FROM cover
+    FROM edge
     CROSS JOIN span AS s
     CROSS JOIN LATERAL (
         SELECT ST_AsBinary(ST_MakeEmptyRaster(
@@ -132,12 +151,28 @@ CROSS JOIN LATERAL (
             {scale_x}::float8, {scale_y}::float8, 0, 0, (SELECT ST_SRID(b.rast) FROM blocks AS b LIMIT 1)
         )) AS head
     ) AS e
-    WHERE cover.once
     UNION ALL
-    SELECT {union}
+    SELECT 3, ST_Union(o.rast)
     FROM cover
     CROSS JOIN (
-        SELECT {pixels} AS rast FROM (SELECT b.rast FROM blocks AS b ORDER BY b.place DESC OFFSET 0) AS r OFFSET 0
+        SELECT {pixels} AS rast
+        FROM (
+            SELECT b.rast
+            FROM (
+                SELECT b.rast, b.place FROM blocks AS b
+                UNION ALL
+                SELECT ST_AddBand(ST_MakeEmptyRaster(1, 1, h.x, h.y, h.sx, h.sy, h.kx, h.ky, h.srid), {holes}), NULL
+                FROM (
+                    SELECT
+                        ST_UpperLeftX(b.rast) AS x, ST_UpperLeftY(b.rast) AS y, ST_ScaleX(b.rast) AS sx, ST_ScaleY(b.rast) AS sy,
+                        ST_SkewX(b.rast) AS kx, ST_SkewY(b.rast) AS ky, ST_SRID(b.rast) AS srid
+                    FROM blocks AS b LIMIT 1
+                ) AS h
+            ) AS b
+            ORDER BY b.place DESC NULLS FIRST
+            OFFSET 0
+        ) AS r
+        OFFSET 0
     ) AS o
     WHERE NOT cover.once
     HAVING count(*) > 0
