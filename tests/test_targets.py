@@ -467,7 +467,7 @@ def test_keys_do_not_cover_each_other(world, random_tiles):
         ({"a": LAYERS["boxes"], "a_label": LAYERS["parts"]}, "a_label"),
         ({"tile": LAYERS["boxes"]}, "tile_id"),
     ):
-        with pytest.raises(ConfigError, match=f"the key '{key}' of '.*' is taken by"):
+        with pytest.raises(ConfigError, match=f"the key '{key}' of layer '.*' is taken by"):
             Plan.open(world.db, random_tiles, layers)
 
 
