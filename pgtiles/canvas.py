@@ -146,6 +146,7 @@ class _PixelsPage:
         self.fill = sheet.fill if isinstance(sheet.fill, tuple) else (sheet.fill,) * self.bands.shape[1]
         self.data = np.zeros(self.bands.shape, np.bool_) if sheet.valid else None  # where there are some
         self.careful = sheet.holes or sheet.valid  # about nodata values that are the fill anyway
+        self.plain: tuple[object, object] = None, None  # nodata values and type of which that was last found
         self.tile, self.painted = -1, list[Window]()  # what the rasters before have covered, in this tile
 
     def paste(self, tile: int, n: int, value: float, data: memoryview) -> bool:
@@ -164,6 +165,9 @@ class _PixelsPage:
             raise DataError(f"a raster of {len(pixels)} bands, the first rows had {self.bands.shape[1]}")
         below = any(y0 < b and a < y1 and x0 < d and c < x1 for a, b, c, d in self.painted)
         self.painted.append((y0, y1, x0, x1))
+        if not (value or below or self.careful) and self._is_plain(raster.nodata, pixels.dtype):
+            target[...] = pixels  # the hot path: all bands in one copy
+            return True
         for number, (into, band, nodata) in enumerate(zip(target, pixels, raster.nodata, strict=False)):
             where = there
             if nodata is not None and (below or self.careful or not _same(nodata, self.fill[number])):
@@ -175,6 +179,17 @@ class _PixelsPage:
             _copy(into, band, where, kind)
             if self.data is not None:
                 self.data[tile, number, y0:y1, x0:x1] |= np.True_ if where is None else where
+        return True
+
+    def _is_plain(self, nodata: tuple[float | None, ...], dtype: np.dtype[Any]) -> bool:
+        """Whether pixels can be copied without a look at them: they fit, and their nodata values, if any, are the fill."""
+        if (nodata, dtype) != self.plain:
+            into = self.array.dtype
+            if not (into.kind == "f" or np.can_cast(dtype, into, "safe")):
+                return False
+            if not all(hole is None or _same(hole, fill) for hole, fill in zip(nodata, self.fill, strict=True)):
+                return False
+            self.plain = nodata, dtype
         return True
 
     def arrays(self, name: str) -> Arrays:
