@@ -58,18 +58,15 @@ class Wish:
 
 @dataclass(frozen=True)
 class Found:
-    """A part as the server knows it: its query, guarded, and the columns that it gives."""
+    """A part as the server knows it."""
 
     part: Part
-    srid: int
-    text: str
-    source: sql.Composed
-    columns: dict[str, str]
+    rows: features.Rows
 
     @property
     def is_raster(self) -> bool:
         """Whether it gives rasters, and no geometries."""
-        return "geom" not in self.columns and "rast" in self.columns
+        return "geom" not in self.rows.columns and "rast" in self.rows.columns
 
 
 def parts_of(given: Mapping[str, Any], kind: str) -> list[tuple[str, int | None, Any]]:
@@ -106,7 +103,7 @@ def burn(
         try:
             rows.append(_select(one, rank, tiles.grid, wish, alone=len(found) == 1))
             select = _burnt(number, rows[-1:], tiles.grid, wish)
-            said = query.findings(db, tiles, one.text, select, one.srid)
+            said = query.findings(db, tiles, one.rows.text, select, one.rows.srid)
         except (QueryError, DataError, MissingError, ConfigError) as error:
             raise type(error)(_named(one.part, str(error))) from error
         warnings += [_named(one.part, text) for text in said]
@@ -117,7 +114,7 @@ def burn(
 
 def where_of(found: Sequence[Found], grid: Grid) -> str:
     """Where the features lie, in words."""
-    return features.where_it_lies((one.srid for one in found), grid, "burned on the tile's pixels")
+    return features.where_it_lies((one.rows.srid for one in found), grid, "burned on the tile's pixels")
 
 
 def _named(part: Part, said: str) -> str:
@@ -130,17 +127,17 @@ def _ask(db: Database, tiles: Tiles, part: Part, wish: Wish) -> Found:
         table = db.table(str(part.source))
         kinds = {c.type for c in table.columns if wish.column in (None, c.name)}
         if "raster" in kinds and not kinds & {"geometry", "geography"}:
-            return _held(Found(part, srid, "", sql.Composed([]), {"rast": "raster"}))
+            return _held(Found(part, features.Rows("", srid, sql.Composed([]), {"rast": "raster"})))
         srid, text = features.of_table(db, table, value=part.value, where=part.where, column=wish.column)
     else:
         text = query.text_of(part.source)
     rows = features.rows(db, tiles, text, srid, reach=None if wish.buffer is None else max(wish.buffer, 0))
-    return _held(Found(part, srid, text, rows.source, rows.columns))
+    return _held(Found(part, rows))
 
 
 def _held(found: Found) -> Found:
     """The part, certain to give what it should."""
-    part, columns = found.part, found.columns
+    part, columns = found.part, found.rows.columns
     if found.is_raster:
         if part.kind:
             raise QueryError(f"it gives rasters, and a {part.kind} is burned from geometries: expected a column geom")
@@ -155,7 +152,7 @@ def _held(found: Found) -> Found:
 
 
 def _select(found: Found, rank: int, grid: Grid, wish: Wish, *, alone: bool) -> sql.Composed:
-    columns, geometry = found.columns, features.geometry(grid)
+    columns, geometry = found.rows.columns, features.geometry(grid)
     if wish.buffer is not None:
         metres = sql.SQL(
             "ST_Scale(ST_Buffer(ST_Scale({}, tile.metre_x, tile.metre_y), {}::float8), 1 / tile.metre_x, 1 / tile.metre_y)"
@@ -165,16 +162,15 @@ def _select(found: Found, rank: int, grid: Grid, wish: Wish, *, alone: bool) -> 
     if "priority" in columns:
         priority = sql.SQL("u.priority") if alone else compose("features_priority")
     return compose(
-        "features", rank=rank, source=found.source, geometry=geometry, value=features.value(columns, found.part.value),
+        "features", rank=rank, source=found.rows.source, geometry=geometry, value=features.value(columns, found.part.value),
         priority=priority,
     )  # fmt: skip
 
 
 def _burnt(number: int, rows: Sequence[sql.Composed], grid: Grid, wish: Wish) -> sql.Composed:
     sx, sy = grid.pixel
-    wider = sql.SQL("ST_Expand(g.envelope, {}::float8, {}::float8)").format(2 * sx, 2 * sy)
     return compose(
         "labels", layer=number, features=sql.SQL("\nUNION ALL\n").join(rows), stride=STRIDE,
-        area_box=wider if wish.all_touched else sql.SQL("g.envelope"), line_box=wider, touched=wish.all_touched,
+        clipped=features.clipped(grid, all_touched=wish.all_touched), touched=wish.all_touched,
         beyond_x=1.5 * sx, beyond_y=1.5 * sy,
     )  # fmt: skip

@@ -38,7 +38,6 @@ class Column:
 class Table:
     """A table, view, materialized view, partitioned or foreign table."""
 
-    oid: int
     schema: str
     name: str
     kind: str
@@ -154,9 +153,9 @@ def _table(query: Query, which: sql.Composed) -> Table | None:
     rows = query(compose("table", which=which))
     if not rows:
         return None
-    oid, schema, name, kind, columns, key, indexes, root, server, options = rows[0]
+    schema, name, kind, columns, key, indexes, root, server, options = rows[0]
     columns = tuple(Column(**c) for c in columns or ())
-    return Table(oid, schema, name, kind, columns, tuple(key), tuple(indexes), tuple(root), server, tuple(options))
+    return Table(schema, name, kind, columns, tuple(key), tuple(indexes), tuple(root), server, tuple(options))
 
 
 def srid(query: Query, of: Table, column: str) -> int | None:

@@ -277,7 +277,7 @@ def init(
     if start.image is None:
         err.print("no train.py yet, for want of imagery in the database: `pgtiles load raster FILES TABLE`, then init again")
     else:
-        err.print(f"next, 5 minutes on two cores: {named}python {folder / 'train.py'}", markup=False)
+        err.print(f"next, some minutes: {named}python {folder / 'train.py'}", markup=False)
 
 
 @typer_app.command()

@@ -99,6 +99,13 @@ def geometry(grid: Grid) -> sql.Composed:
     return sql.SQL("ST_Transform(ST_Force2D(u.geom::geometry), {}::int4)").format(grid.srid)
 
 
+def clipped(grid: Grid, *, all_touched: bool = False) -> sql.Composed:
+    """As much of a geometry as has to be burned on a tile; all_touched: its areas for two pixels more."""
+    (sx, sy), envelope = grid.pixel, sql.SQL("g.envelope")
+    wider = sql.SQL("ST_Expand({}, {}::float8, {}::float8)").format(envelope, 2 * sx, 2 * sy)
+    return compose("clipped", area_box=wider if all_touched else envelope, line_box=wider)
+
+
 def where_it_lies(srids: Iterable[int], grid: Grid, done: str) -> str:
     """What `pgtiles check` says of vectors."""
     found = sorted(set(srids))

@@ -106,13 +106,9 @@ def first_label(db: Database, column: SpatialColumn, srid: int, middle: tuple[fl
 def _is_building(kind: str | None) -> str:
     if kind is None:
         return ""
-    return (
-        " AND building"
-        if kind == "bool"
-        else " AND building NOT IN ('no', 'roof')"
-        if kind in WORDS
-        else " AND building IS NOT NULL"
-    )
+    if kind == "bool":
+        return " AND building"
+    return " AND building NOT IN ('no', 'roof')" if kind in WORDS else " AND building IS NOT NULL"
 
 
 def _lanes(types: Mapping[str, str]) -> str:

@@ -35,8 +35,8 @@ def raster(
     the order of the files, and within a file from its first row of pixels on.
 
     With ``out_db`` the pixels stay in the files, which the server reads whenever they are asked for: it must find them under
-    the same path, now and later, as the account that it runs as. Before anything is made it is asked to read each file's first
-    block, which is compared with what GDAL reads here.
+    the same path, now and later, as the account that it runs as. Before anything is made it is asked to read three blocks of
+    each file, which are compared with what GDAL reads here.
 
     Args:
         db: where to.

@@ -77,13 +77,7 @@ class Boxes:
 class Instances:
     """Features told apart, pixel by pixel: a query that gives ``geom`` (and ``value``, ``id``, ``priority``), or a table.
 
-    source: SQL, an SQLAlchemy statement, or a table's name. SQL may name the relation ``tile``.
-    value: the label of a table's features: a number, or the name of a numeric column. A query says it itself, as a column
-    ``value``, and labels with this number where it has none.
-    where: a condition on a table's columns.
-    srid: the SRID in which a query searches, where it is not the tiles'; a table's is known.
-    column: the geometry column, where a table has several.
-    id: a table's column of whole numbers that tells its features apart.
+    source, value, where, srid, column, id: as for `Boxes`.
 
     A tile's sample is a map (height, width) int64: 0 is background, 1 to N are the instances, numbered from the lowest to the
     topmost without a gap. ``<name>_label`` and ``<name>_id`` are (N,) int64; a batch holds lists of these two.
@@ -105,10 +99,9 @@ class Instances:
     def open(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
         """Have the server check the query, and read its plan."""
         rows, slots = _asked(self, db, tiles)
-        sx, sy = tiles.grid.pixel
         select = compose(
             "instances", layer=number, **slots, priority=sql.SQL("u.priority") if "priority" in rows.columns else ZERO,
-            line_box=sql.SQL("ST_Expand(g.envelope, {}::float8, {}::float8)").format(2 * sx, 2 * sy),
+            clipped=features.clipped(tiles.grid),
         )  # fmt: skip
         said = query.findings(db, tiles, rows.text, select, rows.srid)
         why = features.where_it_lies([rows.srid], tiles.grid, "burned on the tile's pixels, one by one")

@@ -1,11 +1,10 @@
 -- The features of the batch's tiles, each burned by itself on its tile's own pixels.
 -- slots: layer (its number), source (user_query.sql), geometry (of a row, in the tiles' SRID), value, id, priority (of a row),
---        numbered (whether the query gives ids), line_box (what segments and points must touch)
+--        numbered (whether the query gives ids), clipped (clipped.sql)
 -- rows: tile, layer, n (the order to paste in: the feature's number in its tile times 3, and the dimension of what is burned),
 --       value (the label), data: the id (int8), then a fragment, a mask (1 burned, 0 nodata) as large as the burned feature
 -- index: whatever serves the user's condition on her geometry column
--- Clipped and burned as in labels.sql: areas are clipped, of lines whole segments are left out, and the areas, lines and points
--- of a collection are burned apart. By ascending priority, and the smaller on top of the larger.
+-- Burned as in labels.sql: the areas, lines and points of a collection apart. By ascending priority, and the smaller on top of the larger.
 SELECT
     b.tile,
     {layer}::int2 AS layer,
@@ -22,14 +21,7 @@ FROM (
     FROM (
         SELECT
             g.tile, g.number, g.dimension, g.value, g.id,
-            CASE
-                WHEN g.dimension = 2 AND g.geom @ g.envelope THEN g.geom
-                WHEN g.dimension = 2 THEN ST_ClipByBox2D(g.geom, g.envelope)
-                WHEN g.geom @ {line_box} THEN g.geom
-                WHEN g.dimension = 1 THEN (
-                    SELECT ST_Collect(s.geom) FROM ST_DumpSegments(g.geom) AS s WHERE s.geom && {line_box}
-                )
-            END AS geom
+            {clipped} AS geom
         FROM (
             SELECT f.tile, f.envelope, f.number, f.value, f.id, ST_Dimension(d.geom) AS dimension, d.geom
             FROM (

@@ -1,15 +1,12 @@
 -- Vector labels of the batch's tiles, burned on each tile's own pixels.
--- slots: layer (its number), features (features.sql: of each class or band, one after the other), area_box (what areas may be
---        clipped to), line_box (what segments and points must touch), touched, beyond_x, beyond_y (one and a half pixels, in CRS
---        units), stride (how far apart the ranks are in n)
+-- slots: layer (its number), features (features.sql: of each class or band, one after the other), clipped (clipped.sql), touched,
+--        beyond_x, beyond_y (one and a half pixels, in CRS units), stride (how far apart the ranks are in n)
 -- rows: tile, layer, n (the order to paste in: rank * stride, then from 1 on), value, fragment: one raster per rank, priority and
 --       value, a mask (1 burned, 0 nodata) as large as the burned features
 -- index: whatever serves the user's condition on her geometry column
--- Areas are clipped, which costs least and moves no pixel. Of lines only whole segments are left out: to cut one would move its
--- pixels. What lies wholly inside is left alone. Rows of equal priority and value can be burned in any order, so together, but
--- areas, lines and points apart: around a mixed collection ST_AsRaster makes the raster too small for the last pixels of a line.
--- It also makes it too small for the last pixels that an area merely touches: then a point beyond the tile's upper left and one
--- beyond its lower right corner keep it whole.
+-- Rows of equal priority and value can be burned in any order, so together, but areas, lines and points apart: around a mixed
+-- collection ST_AsRaster makes the raster too small for the last pixels of a line. It also makes it too small for the last pixels
+-- that an area merely touches: then a point beyond the tile's upper left and one beyond its lower right corner keep it whole.
 SELECT
     f.tile,
     {layer}::int2 AS layer,
@@ -33,14 +30,7 @@ FROM (
     FROM (
         SELECT
             g.tile, g.rank, g.value, g.priority, g.dimension,
-            CASE
-                WHEN g.dimension = 2 AND g.geom @ {area_box} THEN g.geom
-                WHEN g.dimension = 2 THEN ST_ClipByBox2D(g.geom, {area_box})
-                WHEN g.geom @ {line_box} THEN g.geom
-                WHEN g.dimension = 1 THEN (
-                    SELECT ST_Collect(s.geom) FROM ST_DumpSegments(g.geom) AS s WHERE s.geom && {line_box}
-                )
-            END AS geom
+            {clipped} AS geom
         FROM (
             SELECT
                 r.tile, r.envelope, r.rank, r.value, r.priority, ST_Dimension(d.geom) AS dimension, d.geom

@@ -1,13 +1,12 @@
 -- What the catalog knows of one table, view, materialized view, partitioned or foreign table.
 -- slots: which (a condition on c, of pg_class, and n, of pg_namespace)
--- rows: oid, schema, name, kind (relkind), columns as a JSON list of
+-- rows: schema, name, kind (relkind), columns as a JSON list of
 --       {name, type (what a domain is made of), srid (of a geometry or geography column; 0 unknown)}, names of the primary
 --       key's columns in its order, what its spatial indexes are on (a column or an expression each; partial ones serve only
 --       some queries and are left out), the partitioned table that it is a part of (schema and name; else itself), of a foreign
 --       table its server and that server's options (name=value)
 -- index: those of pg_class and pg_attribute on oid
 SELECT
-    c.oid::int8,
     n.nspname,
     c.relname,
     c.relkind::text,
