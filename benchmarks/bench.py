@@ -23,6 +23,15 @@ SIZE, RESOLUTION, X0, Y0, TILE, COUNT, ROUNDS = 4096, 2.5, 1_050_000, 5_985_000,
 ROADS = "SELECT ST_Buffer(way, 6) AS geom FROM bench_roads WHERE ST_DWithin(way, tile.geom, 6)"
 
 
+# The same scene in files that the server reads (out-db): how they are kept, and under which table's name.
+FILES = {
+    "in a file, uncompressed": ("bench_plain", {}),
+    "in a file, deflate": ("bench_deflate", {"compress": "deflate"}),
+    "in a file, deflate, band by band": ("bench_bands", {"compress": "deflate", "interleave": "band"}),
+    "in a file, JPEG": ("bench_jpeg", {"compress": "jpeg", "photometric": "ycbcr"}),
+}
+
+
 def fill(db: Database, folder: Path) -> str | None:
     """A scene of smooth noise in 3 bands, and 3,000 crooked roads that crowd around a few towns.
 
@@ -33,14 +42,12 @@ def fill(db: Database, folder: Path) -> str | None:
     smooth = np.repeat(np.repeat(coarse, 32, 1), 32, 2)[:, :SIZE, :SIZE]
     pixels = np.clip(110 + 30 * smooth + 6 * rng.normal(size=smooth.shape), 1, 255).astype("u1")
     profile = {"driver": "GTiff", "width": SIZE, "height": SIZE, "count": 3, "dtype": "uint8", "crs": "EPSG:3857"}
-    profile |= {
-        "transform": from_origin(X0, Y0, RESOLUTION, RESOLUTION),
-        "tiled": True,
-    }  # 256 px, as COGs have them, uncompressed
-    with rasterio.open(folder / "scene.tif", "w", **profile) as file:
-        file.write(pixels)
-    (folder / "scene.tif").chmod(0o644)
-    load.raster(db, folder / "scene.tif", "bench_scene", replace=True)
+    profile |= {"transform": from_origin(X0, Y0, RESOLUTION, RESOLUTION), "tiled": True}  # of 256 px
+    for table, how in FILES.values():
+        with rasterio.open(folder / f"{table}.tif", "w", **profile, **how) as file:
+            file.write(pixels)
+        (folder / f"{table}.tif").chmod(0o644)
+    load.raster(db, folder / "bench_plain.tif", "bench_scene", replace=True)
     towns = rng.uniform(0.1, 0.9, (8, 2))[rng.integers(0, 8, 3_000)]
     start = (towns + rng.normal(0, 0.08, towns.shape)) * [SIZE * RESOLUTION, -SIZE * RESOLUTION] + [X0, Y0]
     steps = np.cumsum(rng.normal(0, 40, (3_000, 6, 2)), axis=1) + start[:, None]
@@ -53,7 +60,8 @@ def fill(db: Database, folder: Path) -> str | None:
         conn.execute("CREATE INDEX ON bench_roads USING gist (way)")
         conn.execute("ANALYZE bench_roads")
     try:
-        load.raster(db, folder / "scene.tif", "bench_scene_file", replace=True, out_db=True)
+        for table, _ in FILES.values():
+            load.raster(db, folder / f"{table}.tif", table, replace=True, out_db=True)
     except errors.PgtilesError as error:
         return str(error)
     return None
@@ -124,7 +132,7 @@ def measure(console: Console, db: Database, *, files: bool) -> None:
             return {"image": Imagery("bench_scene"), "mask": Labels(ROADS, dtype=dtype)}
 
         plain = {c: TileDataset(db, tiles, layers("int64"), connections=c) for c in (1, 2, 3)}
-        kept = {"in the database": "bench_scene"} | ({"in a file (out-db)": "bench_scene_file"} if files else {})
+        kept = {"in the database": "bench_scene"} | ({how: table for how, (table, _) in FILES.items()} if files else {})
         images = {where: TileDataset(db, tiles, {"image": Imagery(scene)}) for where, scene in kept.items()}
         small = TileDataset(db, tiles, layers("uint8"), connections=2)
         contestants = {
