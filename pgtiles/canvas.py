@@ -61,6 +61,7 @@ class Pixels:
     holes: bool  # pixels without data become the fill in any case; else a nodata value that is the fill is just copied
     valid: bool = False  # whether the batch says, too, which pixels have data
     stored: tuple[str, ...] = ()  # the bands' pixel types, to which what ST_Union widened is brought back
+    counted: int = 1  # each pixel is the commonest of so many times so many that are read
 
     @property
     def filled(self) -> str:
@@ -141,11 +142,11 @@ class _MaskPage:
 class _PixelsPage:
     def __init__(self, sheet: Pixels, tiles: Tiles) -> None:
         self.ground, self.sheet = Ground(tiles), sheet
-        self.array = _filled(len(tiles), sheet.shape, sheet.dtype, sheet.fill)
+        self.array = _filled(len(tiles), (*sheet.shape[:-2], *self.ground.shape), sheet.dtype, sheet.fill)
         self.bands = self.array if len(sheet.shape) == 3 else self.array[:, None]  # the same pixels, (tile, band, row, column)
         self.fill = sheet.fill if isinstance(sheet.fill, tuple) else (sheet.fill,) * self.bands.shape[1]
-        self.data = np.zeros(self.bands.shape, np.bool_) if sheet.valid else None  # where there are some
-        self.careful = sheet.holes or sheet.valid  # about nodata values that are the fill anyway
+        self.data = np.zeros(self.bands.shape, np.bool_) if sheet.valid or sheet.counted > 1 else None  # where there are some
+        self.careful = sheet.holes or self.data is not None  # about nodata values that are the fill anyway
         self.plain: tuple[object, object] = None, None  # nodata values and type of which that was last found
         self.tile, self.painted = -1, list[Window]()  # what the rasters before have covered, in this tile
 
@@ -199,9 +200,12 @@ class _PixelsPage:
                 np.copyto(self.bands, np.array(self.fill, self.array.dtype)[:, None, None], where=absent)
             if self.data is not None:
                 self.data &= ~absent
-        arrays: Arrays = {name: self.array}
-        if self.data is not None:
-            arrays[f"{name}_valid"] = np.asarray(self.data.all(axis=1))
+        bands, data = self.bands, self.data
+        if data is not None and self.sheet.counted > 1:
+            bands, data = _commonest(bands, data, self.sheet.counted, self.fill)
+        arrays: Arrays = {name: bands if self.array.ndim == 4 else bands[:, 0]}
+        if data is not None and self.sheet.valid:
+            arrays[f"{name}_valid"] = np.asarray(data.all(axis=1))
         return arrays
 
 
@@ -211,6 +215,23 @@ def fits(value: float, dtype: np.dtype[Any]) -> bool:
         return True
     limits = np.iinfo(dtype)
     return math.isfinite(value) and value == int(value) and limits.min <= value <= limits.max
+
+
+def _commonest(
+    bands: NDArray[Any], data: NDArray[np.bool_], side: int, fill: tuple[float, ...]
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Of each side × side pixels (tile, band, row, column) the commonest that has data, the least of those that are equally
+    common; and whether there is one. Takes a pass for each value that a tile's band holds.
+    """
+    tiles, count, height, width = bands.shape
+    found = _filled(tiles, (count, height // side, width // side), bands.dtype.name, fill)
+    most = np.zeros(found.shape, np.int64)
+    for at in np.ndindex(tiles, count):
+        for value in np.unique(bands[at][data[at]]):
+            here = ((bands[at] == value) & data[at]).reshape(height // side, side, width // side, side).sum(axis=(1, 3))
+            np.copyto(found[at], value, where=here > most[at])
+            np.maximum(most[at], here, out=most[at])
+    return found, most > 0
 
 
 def _copy(into: NDArray[Any], band: NDArray[Any], where: NDArray[np.bool_] | None, kind: str) -> None:

@@ -211,6 +211,12 @@ def one_kind(what: str, found: list[Header]) -> Header:
     return replace(first, nodata=tuple(next((value for value in band if value is not None), None) for band in columns))
 
 
+def overviews(query: Query, of: Table, column: str) -> list[tuple[str, str, str, int]]:
+    """Schema, table, column and factor of a raster table's overviews that this user may read, the coarsest first."""
+    rows = query(compose("overviews", schema=of.schema, table=of.name, column=column))
+    return [(schema, name, raster, factor) for schema, name, raster, factor in rows]
+
+
 def _said(header: Header) -> str:
     count = len(header.pixel_types)
     bands = f"{count} band{'' if count == 1 else 's'} {', '.join(header.pixel_types)}".rstrip()

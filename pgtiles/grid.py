@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -44,6 +44,20 @@ def _whole(name: str, value: object, least: int) -> None:
         raise ConfigError(f"{name}={value!r}: expected a whole number, {least} or more")
 
 
+def _divided(way: str, extent: float, resolution: float) -> int:
+    """How many pixels of this resolution a tile is wide or high."""
+    if not 0 < resolution <= extent * (1 + ON_LINE):
+        raise ConfigError(f"resolution={resolution!r}: expected positive CRS units per pixel, at most a tile's {extent:g}")
+    count = extent / resolution
+    if abs(count - round(count)) > ON_LINE * count:
+        few, many = math.floor(count), math.floor(count) + 1
+        raise ConfigError(
+            f"resolution={resolution!r}: a tile is {extent:g} CRS units {way}, {count:.4f} such pixels; expected whole ones: "
+            f"{extent / many:.6g} gives {many}, {extent / few:.6g} gives {few}"
+        )
+    return round(count)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Grid:
     """A north-up pixel lattice and the size of the tiles on it.
@@ -52,17 +66,21 @@ class Grid:
     resolution: CRS units per pixel, one number or (x, y), positive.
     size: pixels, one number or (height, width), 1 to 65535.
     origin: CRS coordinates of any one corner shared by four pixels; the lattice goes on in all directions from it.
+    step: CRS units between the places where a tile may begin, one number or (x, y), counted from the origin; the resolution
+    unless given. A step of 60 has tiles of 10 m begin where the pixels of 20 m and of 60 m begin, too.
     """
 
     srid: int
     resolution: float | tuple[float, float]
     size: int | tuple[int, int] = 256
     origin: tuple[float, float] = (0.0, 0.0)
+    step: float | tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         resolution = _pair("resolution", self.resolution, float)
         size = _pair("size", self.size, int)
         origin = _pair("origin", self.origin, float)
+        step = resolution if self.step is None else _pair("step", self.step, float)
         if not isinstance(self.srid, int | np.integer) or self.srid <= 0:
             raise ConfigError(f"srid={self.srid!r}: expected the positive EPSG code of a CRS, such as 3857")
         if not all(math.isfinite(r) and r > 0 for r in resolution):
@@ -71,17 +89,39 @@ class Grid:
             raise ConfigError(f"size={self.size!r}: expected 1 to {LARGEST} pixels, the most that a raster holds")
         if not all(map(math.isfinite, origin)):
             raise ConfigError(f"origin={self.origin!r}: expected two finite CRS coordinates")
-        for name, value in (("srid", int(self.srid)), ("resolution", resolution), ("size", size), ("origin", origin)):
+        if not all(math.isfinite(s) and s > 0 for s in step):
+            raise ConfigError(f"step={self.step!r}: expected positive CRS units between the places of tiles")
+        checked = {"srid": int(self.srid), "resolution": resolution, "size": size, "origin": origin, "step": step}
+        for name, value in checked.items():
             object.__setattr__(self, name, value)
 
     @classmethod
-    def like(cls, db: HasLattice, table: str, *, size: int | tuple[int, int] = 256, column: str | None = None) -> Grid:
+    def like(
+        cls,
+        db: HasLattice,
+        table: str,
+        *,
+        size: int | tuple[int, int] = 256,
+        column: str | None = None,
+        step: float | tuple[float, float] | None = None,
+    ) -> Grid:
         """The lattice on which a raster table's pixels lie, so that its imagery is read without resampling.
 
         Raises `MissingError` where there is no such table and `DataError` where its pixels lie on no north-up lattice.
         """
         srid, resolution, origin = db.lattice(table, column)
-        return cls(srid=srid, resolution=resolution, size=size, origin=origin)
+        return cls(srid=srid, resolution=resolution, size=size, origin=origin, step=step)
+
+    def at(self, resolution: float | tuple[float, float]) -> Grid:
+        """The same tiles in pixels of another size, which begin anew at each tile's upper left corner.
+
+        Raises `ConfigError` where a tile does not divide into whole pixels of this size.
+        """
+        (rx, ry), (h, w) = self.pixel, self.shape
+        x, y = _pair("resolution", resolution, float)
+        width, height = _divided("wide", w * rx, x), _divided("high", h * ry, y)
+        own = (rx * w / width, ry * h / height)
+        return Grid(srid=self.srid, resolution=own, size=(height, width), origin=self.origin, step=self.step)
 
     @property
     def pixel(self) -> tuple[float, float]:
@@ -93,24 +133,34 @@ class Grid:
         """Height and width of a tile in pixels."""
         return cast("tuple[int, int]", self.size)
 
+    def in_steps(self, down: int, right: int) -> tuple[float, float]:
+        """So many pixels in steps of the lattice: integers where they are whole."""
+        sizes = (n * r / s for n, r, s in zip((down, right), self.pixel[::-1], self._step[::-1], strict=True))
+        down_, right_ = (round(size) if abs(size - round(size)) < ON_LINE else size for size in sizes)
+        return down_, right_
+
+    @property
+    def _step(self) -> tuple[float, float]:
+        return cast("tuple[float, float]", self.step)
+
     def bounds(self, cols: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(N, 4) xmin, ymin, xmax, ymax of the tiles with these upper left pixels."""
-        (rx, ry), (h, w), (x, y) = self.pixel, self.shape, self.origin
-        edges = x + cols * rx, y - (rows + h) * ry, x + (cols + w) * rx, y - rows * ry
+        """(N, 4) xmin, ymin, xmax, ymax of the tiles at these places."""
+        (sx, sy), (down, right), (x, y) = self._step, self.in_steps(*self.shape), self.origin
+        edges = x + cols * sx, y - (rows + down) * sy, x + (cols + right) * sx, y - rows * sy
         return np.stack(edges, axis=-1).astype(np.float64)
 
     def places(self, within: Bounds) -> tuple[int, int, int, int]:
-        """First and last column, first and last row that the upper left pixel of a tile wholly within may have.
+        """First and last column, first and last row at which a tile wholly within may begin.
 
         A last below its first says that no tile fits.
         """
-        (rx, ry), (h, w), (x, y) = self.pixel, self.shape, self.origin
+        (sx, sy), (down, right), (x, y) = self._step, self.in_steps(*self.shape), self.origin
         xmin, ymin, xmax, ymax = within
         return (
-            math.ceil((xmin - x) / rx - ON_LINE),
-            math.floor((xmax - x) / rx + ON_LINE) - w,
-            math.ceil((y - ymax) / ry - ON_LINE),
-            math.floor((y - ymin) / ry + ON_LINE) - h,
+            math.ceil((xmin - x) / sx - ON_LINE),
+            math.floor((xmax - x) / sx - right + ON_LINE),
+            math.ceil((y - ymax) / sy - ON_LINE),
+            math.floor((y - ymin) / sy - down + ON_LINE),
         )
 
 
@@ -118,7 +168,8 @@ class Grid:
 class Tiles:
     """A set of tiles on one grid, in an order of its own: three arrays of N integers.
 
-    cols, rows: lattice column and row of each tile's upper left pixel, int64; rows count southwards.
+    cols, rows: of the place where each tile begins, its upper left corner, in steps of the lattice, int64; rows count
+    southwards.
     ids: what a batch calls its tiles, int64, unique; 0 to N - 1 unless given.
     """
 
@@ -179,9 +230,9 @@ class Tiles:
         A rest at the eastern and southern edge that is narrower than a tile is not covered.
         Raises `ConfigError` where no tile fits.
         """
-        down, right = _pair("stride", grid.shape if stride is None else stride, int)
-        if down < 1 or right < 1:
-            raise ConfigError(f"stride={stride!r}: expected at least one pixel")
+        down, right = grid.in_steps(*_pair("stride", grid.shape if stride is None else stride, int))
+        if not all(isinstance(n, int) and n >= 1 for n in (down, right)):
+            raise ConfigError(f"stride={stride!r}: expected at least one pixel, and whole steps of the grid, of {grid.step}")
         region, (c0, c1, r0, r1) = _region(grid, within)
         rows, cols = (a.ravel() for a in np.mgrid[r0 : r1 + 1 : down, c0 : c1 + 1 : right])
         keep = _inside(grid, region, cols, rows)
@@ -193,6 +244,10 @@ class Tiles:
     def bounds(self) -> NDArray[np.float64]:
         """(N, 4) xmin, ymin, xmax, ymax in CRS units."""
         return self.grid.bounds(self.cols, self.rows)
+
+    def at(self, resolution: float | tuple[float, float] | None) -> Tiles:
+        """The same tiles, in the same bounds, in pixels of another size; as they are where it is None."""
+        return self if resolution is None else replace(self, grid=self.grid.at(resolution))
 
     def __len__(self) -> int:
         return len(self.cols)

@@ -22,7 +22,7 @@ from .database import Database
 from .errors import ConfigError, DataError, MissingError, PgtilesWarning, QueryError
 from .grid import Tiles
 from .query import OpenLayer
-from .rasters import RESAMPLING, open_rasters
+from .rasters import MODE, RESAMPLING, open_rasters
 
 if TYPE_CHECKING:
     from sqlalchemy import Select, TextClause
@@ -54,6 +54,10 @@ class Imagery:
     fill: what pixels without data become: a number, or one for each band asked for. Unless given, each band's nodata value
     (where scenes differ in it, the commonest kind's), or 0 where it has none.
     valid: add ``"<name>_valid"`` to the batch, (height, width) bool: where all the bands asked for have data.
+    resolution: CRS units per pixel of this layer, one number or (x, y), where it is not the tiles': they divide into whole
+    pixels of it, and the layer comes in its own height and width.
+    overviews: where pixels are larger than those stored, read the coarsest overview that still has smaller ones
+    (``raster_overviews``). Not with nearest, which is for pixels as they are, nor with order_by, which overviews may not know.
 
     A tile's sample is (bands, height, width). A pixel has data where a raster covers it with something other than that raster's
     own nodata value; where scenes overlap, each nodata pixel shows the next scene below. NaN is data only where it is no
@@ -71,6 +75,8 @@ class Imagery:
     srid: int | None = None
     fill: float | Sequence[float] | None = None
     valid: bool = False
+    resolution: float | tuple[float, float] | None = None
+    overviews: bool = True
 
     def __post_init__(self) -> None:
         bands = self.bands
@@ -90,7 +96,7 @@ class Imagery:
 
     def open(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
         """Decide between the native and the warped path from the rasters' own headers."""
-        wish = {field.name: getattr(self, field.name) for field in fields(self)}
+        wish = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "resolution"}
         return open_rasters(db, tiles, name, number, **wish)
 
 
@@ -111,6 +117,8 @@ class Labels:
     all_touched: burn all pixels that a feature touches, not only those whose centre it covers.
     background: the value where nothing is burned.
     dtype: of the mask; uint8 travels faster through a DataLoader.
+    resolution: as for `Imagery`, of a mask in its own height and width.
+    resampling: of a label raster off the tiles' lattice: nearest, or mode, the commonest of the pixels below.
 
     Features are burned by ascending priority, then ascending value: the greater lies on top; within a class where there are
     classes. A sample is (height, width).
@@ -128,10 +136,14 @@ class Labels:
     all_touched: bool = False
     background: float = 0
     dtype: str = "int64"
+    resolution: float | tuple[float, float] | None = None
+    resampling: str = "nearest"
 
     def __post_init__(self) -> None:
         _check_buffer(self.buffer)
         check_dtype(self.dtype)
+        if self.resampling not in ("nearest", MODE):
+            raise ConfigError(f"resampling={self.resampling!r}: expected nearest or mode; labels are not blended")
         for what in ("value", "background"):
             number = getattr(self, what)
             if not isinstance(number, str) and not fits(number, np.dtype(self.dtype)):
@@ -191,6 +203,8 @@ class Labels:
         found = [ask(db, tiles, part, wish) for part in self._parts]
         if found[0].is_raster:
             return self._open_rasters(db, tiles, name, number)
+        if self.resampling != "nearest":
+            raise ConfigError(f"resampling={self.resampling!r} goes with a label raster: geometries are burned as they lie")
         select, parts, said = burn(db, tiles, number, found, wish)
         return OpenLayer(
             name, select, Mask(tiles.grid.shape, self.dtype, self.background), path="burned", why=where_of(found, tiles.grid),
@@ -201,10 +215,11 @@ class Labels:
         if self.buffer is not None or self.where is not None:
             raise ConfigError(f"buffer= and where= go with geometries; {self.source!s:.60} gives rasters")
         opened = open_rasters(
-            db, tiles, name, number, source=cast("str", self.source), bands=(1,), resampling="nearest", column=self.column,
-            dtype=self.dtype, srid=self.srid,
+            db, tiles, name, number, source=cast("str", self.source), bands=(1,), resampling=self.resampling,
+            column=self.column, dtype=self.dtype, srid=self.srid,
         )  # fmt: skip
-        return replace(opened, sheet=Pixels(tiles.grid.shape, self.dtype, self.background, holes=True))
+        counted = cast("Pixels", opened.sheet).counted
+        return replace(opened, sheet=Pixels(tiles.grid.shape, self.dtype, self.background, holes=True, counted=counted))
 
 
 @dataclass(frozen=True)
@@ -213,7 +228,7 @@ class Vectors:
 
     bands: SQL, an SQLAlchemy statement or a table's name for each band's name. A query gives ``geom``, and may give ``value``,
     which is then burned in place of 1, and ``priority``. Bands overlap freely.
-    buffer, srid, all_touched: as for `Labels`.
+    buffer, srid, all_touched, resolution: as for `Labels`.
     dtype: of the pixels.
 
     A sample is (bands, height, width).
@@ -225,6 +240,7 @@ class Vectors:
     srid: int | None = None
     all_touched: bool = False
     dtype: str = "uint8"
+    resolution: float | tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         _check_buffer(self.buffer)
@@ -260,7 +276,9 @@ def open_layers(db: Database, tiles: Tiles, layers: dict[str, Layer]) -> tuple[O
     opened = []
     for number, (name, layer) in enumerate(layers.items()):
         try:
-            opened.append(layer.open(db, tiles, name, number))
+            here = tiles.at(getattr(layer, "resolution", None))  # boxes and values have no pixels of their own
+            one = layer.open(db, here, name, number)
+            opened.append(one if here is tiles else one.at(here))
         except (QueryError, DataError, MissingError, ConfigError) as error:
             raise type(error)(_named(name, str(error))) from error
     for layer_ in opened:

@@ -100,12 +100,15 @@ def stretched(images: NDArray[Any], bands: Sequence[int] | None = None) -> NDArr
 
 
 def overlaid(image: NDArray[Any] | None, mask: NDArray[Any], colours: Mapping[int, str]) -> NDArray[np.float32]:
-    """(H, W, 3): the mask's values in colour over a greyed image, or over white."""
+    """(H, W, 3): the mask's values in colour over a greyed image, whatever its resolution, or over white."""
     from matplotlib.colors import to_rgb
 
     grey = np.ones((*mask.shape, 3), np.float32)
     if image is not None:
-        grey = np.repeat(image.mean(axis=-1, keepdims=True), 3, axis=-1).astype(np.float32)
+        rows, cols = (
+            np.arange(n) * of // n for n, of in zip(mask.shape, image.shape, strict=False)
+        )  # they may differ in pixels
+        grey = np.repeat(image[rows][:, cols].mean(axis=-1, keepdims=True), 3, axis=-1).astype(np.float32)
     for value, colour in colours.items():
         where = mask == value
         grey[where] = 0.35 * grey[where] + 0.65 * np.array(to_rgb(colour), np.float32)

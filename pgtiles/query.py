@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
@@ -44,6 +44,13 @@ class OpenLayer:
     files: str = ""  # SQL that gives the files, if any, in which the rasters around the tiles keep their pixels
     parts: dict[str, str] = field(default_factory=dict)  # the same for each class or band alone, to tell which one fails
     classes: dict[int, str] = field(default_factory=dict)  # names of a mask's values, where the layer has classes
+    resolution: tuple[float, float] | None = None  # of its own pixels, CRS units, where they are not the tiles'
+
+    def at(self, tiles: Tiles) -> OpenLayer:
+        """The layer, opened for these tiles in pixels of its own, for tiles in whatever pixels."""
+        own = self.resolution or tiles.grid.pixel
+        parts = {name: in_pixels(tiles, select) for name, select in self.parts.items()}
+        return replace(self, select=in_pixels(tiles, self.select), parts=parts, resolution=own)
 
 
 def text_of(source: str | Select[Any] | TextClause) -> str:
@@ -113,6 +120,14 @@ def over(tiles: Tiles, select: sql.Composable) -> sql.Composed:
         "tiles", ids=tiles.ids.tolist(), xmins=bounds[0], ymins=bounds[1], xmaxs=bounds[2], ymaxs=bounds[3],
         srid=tiles.grid.srid, width=width, height=height, scale_x=sx, scale_y=sy, select=select,
     )  # fmt: skip
+
+
+def in_pixels(tiles: Tiles, select: str) -> str:
+    """A layer's SELECT for the relation tiles in whatever pixels: within it, they come in the pixels of these tiles."""
+    (sx, sy), (height, width) = tiles.grid.pixel, tiles.grid.shape
+    return compose(
+        "in_pixels", select=sql.SQL(select), srid=tiles.grid.srid, width=width, height=height, scale_x=sx, scale_y=sy
+    ).as_string(None)
 
 
 def relation(srid: int, tile_srid: int, reach: float | None = None) -> sql.Composed:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from psycopg import sql
@@ -34,6 +34,10 @@ RESAMPLING = {
     "cubicspline": ("CubicSpline", 2),
     "lanczos": ("Lanczos", 3),
 }
+# The relation tile for what is searched around one tile
+AROUND = "(SELECT a.*, ST_AddBand(a.ref, '8BUI'::text) AS rast FROM around AS a WHERE a.n = this.n)"
+
+MODE = "mode"  # the commonest of the pixels below: PostGIS can't, so they are read as they are and counted on arrival
 
 # Pixel types, a wider one, and its least value: where ST_Union joins scenes, what is between them. Only a double may have that.
 WIDER = (
@@ -52,6 +56,8 @@ class _Source:
     srid: int  # in which it is searched
     header: Header
     text: Callable[[float, float], str]  # the query, looking so many CRS units beyond the tile
+    of: tuple[catalog.Table, str] | None = None  # the table and its column
+    overview: bool = False  # of the table that was asked for
 
 
 def open_rasters(
@@ -70,22 +76,31 @@ def open_rasters(
     srid: int | None = None,
     fill: float | Sequence[float] | None = None,
     valid: bool = False,
+    overviews: bool = False,
 ) -> OpenLayer:
     """A layer of rasters (`layers.Imagery` tells the arguments), with the path that its pixels take and why."""
+    said = list[str]()
     if isinstance(source, str) and catalog.is_table_name(source):
-        found = _of_table(db, source, column, order_by)
+        found = _of_table(db, db.table(source), column, order_by, source)
+        if overviews and resampling != "nearest" and not order_by:
+            found = _coarsest(db, tiles, found, said)
     else:
         if column:
             raise ConfigError("column= goes with a table's name: a query calls its raster rast")
         found = _of_query(db, tiles, text_of(source), order_by, srid or tiles.grid.srid)
-    grid, header = tiles.grid, found.header
+    header, counted = found.header, 1
+    if resampling == MODE:
+        resampling, counted = "nearest", math.ceil(max(_ratios(db, tiles, header)) - ALIGNED)
+        if counted > 1 and off_lattice(header, _finer(tiles, counted)):
+            counted *= 2  # none is missed, and each counts by its share, nearly
+        tiles = _finer(tiles, counted)
+    grid = tiles.grid
     wanted = _bands(bands, found)
     types = [header.pixel_types[band - 1] for band in wanted]
     stored = np.result_type(*(PIXEL_TYPES[kind] for kind in types))
     kept = stored.name not in {"uint16", "uint32"} or dtype == "native"
     all_of_them = wanted == tuple(range(1, len(header.pixel_types) + 1))
     pixels = sql.SQL("r.rast") if all_of_them else sql.SQL("ST_Band(r.rast, {}::int4[])").format(list(wanted))
-    said = list[str]()
     off = off_lattice(header, tiles)
     if off is None:
         text = found.text(-grid.pixel[0] / 10, -grid.pixel[1] / 10)
@@ -93,7 +108,7 @@ def open_rasters(
         why = "the pixels lie on the tiles' lattice and come as they are stored"
     else:
         postgis_name, radius = RESAMPLING[resampling]
-        ratio = _ratio(db, tiles, header)
+        ratio = max(_ratios(db, tiles, header))
         margin = math.ceil(radius * max(1.0, ratio)) + 2  # GDAL widens its kernels by the ratio when it shrinks an image
         pixel = max(abs(header.scale[0]) + abs(header.skew[0]), abs(header.scale[1]) + abs(header.skew[1]))
         text = found.text(margin * pixel, margin * pixel)
@@ -101,7 +116,7 @@ def open_rasters(
         alike = len(set(types)) == 1 and header.skew == (0, 0) and len(wanted) < 255  # and one more where the source ends
         select = compose(
             "warped", layer=number, tile=relation(found.srid, grid.srid), pixels=pixels, count=len(wanted),
-            holes=_holes(header), source=guarded(text, sql.SQL("(SELECT a.* FROM around AS a WHERE a.n = this.n)")),
+            holes=_holes(header), source=guarded(text, sql.SQL(AROUND)),
             width=stored.itemsize if alike else 0, origin_x=header.upper_left[0], origin_y=header.upper_left[1],
             scale_x=header.scale[0], scale_y=header.scale[1], margin=margin, resampling=postgis_name,
             max_error=max_error if max_error is not None else 0.0 if exact else 0.125,
@@ -113,22 +128,41 @@ def open_rasters(
                 f"{off}, though SRID and resolution are the tiles' own: Grid.like(db, {found.table!r}) "
                 "puts the tiles on its lattice and is about ten times as fast"
             )
+    if found.overview:
+        why += f"; read from the overview {found.what}"
+    if counted > 1:
+        why += f"; the commonest of {counted} × {counted} pixels each"
     if header.out_db:
         why += "; read from files outside the database (out-db), which takes longer"
     given = dtype if dtype not in (None, "native") else stored.name if kept else "float32"
     sheet = Pixels(
         (len(wanted), *grid.shape), given, _fill(fill, wanted, header, given, f"{source!s:.60}"), holes=fill is not None,
-        valid=valid, stored=tuple(types),
+        valid=valid, stored=tuple(types), counted=counted,
     )  # fmt: skip
-    return OpenLayer(
+    opened = OpenLayer(
         name, select.as_string(None), sheet, path="native" if off is None else "warped", why=why,
         warnings=(*said, *findings(db, tiles, text, select, found.srid)),
         files=compose("raster_files", source=guarded(text, relation(found.srid, grid.srid))).as_string(None),
     )  # fmt: skip
+    return opened.at(tiles) if counted > 1 else opened
 
 
-def _of_table(db: Database, name: str, column: str | None, order_by: str | None) -> _Source:
-    table = db.table(name)
+def _coarsest(db: Database, tiles: Tiles, found: _Source, said: list[str]) -> _Source:
+    """The coarsest overview of a table whose pixels are no larger than the tiles'; the table itself where there is none."""
+    table, column = cast("tuple[catalog.Table, str]", found.of)
+    if not (known := catalog.overviews(db.query, table, column)):
+        return found
+    ratio = min(_ratios(db, tiles, found.header))
+    for schema, name, raster, factor in known:  # the coarsest first
+        if factor <= ratio * (1 + ALIGNED) and (overview := catalog.relation(db.query, schema, name)):
+            coarse = _of_table(db, overview, raster, None, str(overview))
+            if (coarse.header.srid, coarse.header.pixel_types) == (found.header.srid, found.header.pixel_types):
+                return replace(coarse, overview=True)
+            said.append(f"{overview} is no overview of {table}, whatever raster_overviews says: its SRID or pixel types differ")
+    return found
+
+
+def _of_table(db: Database, table: catalog.Table, column: str | None, order_by: str | None, name: str) -> _Source:
     raster = table.column("raster", column)
     what = f"{table}.{raster}"
     header = catalog.one_kind(what, catalog.headers(db.query, table.identifier, raster, _named(table)))
@@ -138,7 +172,7 @@ def _of_table(db: Database, name: str, column: str | None, order_by: str | None)
         slots = {"table": table.identifier, "column": sql.Identifier(raster), "order": order}
         return compose("stored_blocks", **slots, grow_x=grow_x, grow_y=grow_y).as_string(None)
 
-    return _Source(what, name, header.srid, header, text)
+    return _Source(what, name, header.srid, header, text, (table, raster))
 
 
 def _of_query(db: Database, tiles: Tiles, query: str, order_by: str | None, srid: int) -> _Source:
@@ -211,7 +245,7 @@ def _holes(header: Header) -> sql.Composed:
 
 
 def off_lattice(header: Header, tiles: Tiles) -> str | None:
-    """Why the rasters don't lie on the tiles' lattice; None where they do, at both ends of the tiles' extent."""
+    """Why the rasters don't lie on the tiles' lattice; None where they do, at both ends of each tile."""
     grid = tiles.grid
     if header.srid != grid.srid:
         return f"stored in SRID {header.srid}, the tiles are in {grid.srid}"
@@ -222,17 +256,21 @@ def off_lattice(header: Header, tiles: Tiles) -> str | None:
         return f"stored at {scale[0]:g} × {scale[1]:g} CRS units a pixel, the tiles have {grid.pixel[0]:g} × {grid.pixel[1]:g}"
     bounds = tiles.bounds
     for axis, name in ((0, "x"), (1, "y")):
-        ends = np.array([bounds[:, axis].min(), bounds[:, axis + 2].max()])
-        offset = (ends - header.upper_left[axis]) / scale[axis]
+        offset = (bounds[:, [axis, axis + 2]] - header.upper_left[axis]) / scale[axis]
         off = float(np.abs(offset - np.rint(offset)).max())
         if off > ALIGNED:
             return f"the lattices are {off:.3g} px apart in {name}"
     return None
 
 
-def _ratio(db: Database, tiles: Tiles, header: Header) -> float:
-    """How many source pixels a tile pixel spans, where the first tile lies."""
+def _finer(tiles: Tiles, times: int) -> Tiles:
+    """The tiles in so many times as many pixels along each side."""
+    return tiles.at((tiles.grid.pixel[0] / times, tiles.grid.pixel[1] / times)) if times > 1 else tiles
+
+
+def _ratios(db: Database, tiles: Tiles, header: Header) -> tuple[float, float]:
+    """How many source pixels a tile's pixel spans, along the source's rows and columns, where the first tile lies."""
     (x, _, _, y), (sx, sy) = tiles.bounds[0].tolist(), tiles.grid.pixel
     slots = {"x": x, "y": y, "scale_x": sx, "scale_y": sy, "srid": tiles.grid.srid, "source_srid": header.srid}
     width, height = db.query(compose("pixel_ratio", **slots))[0]
-    return float(max(width / math.hypot(header.scale[0], header.skew[1]), height / math.hypot(header.scale[1], header.skew[0])))
+    return width / math.hypot(header.scale[0], header.skew[1]), height / math.hypot(header.scale[1], header.skew[0])

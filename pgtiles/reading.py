@@ -121,7 +121,7 @@ class _Canvas:
 
     def __init__(self, plan: Plan, tiles: Tiles) -> None:
         self.layers, self.tiles = plan.layers, tiles
-        self.pages = [layer.sheet.page(tiles) for layer in plan.layers]
+        self.pages = [layer.sheet.page(tiles.at(layer.resolution)) for layer in plan.layers]
         self.reached = [0] * len(plan.layers)
         self.united = [0] * len(plan.layers)
         self.at = (-1, -1, 0)  # layer, tile and n of the last row

@@ -77,7 +77,7 @@ class Boxes:
 class Instances:
     """Features told apart, pixel by pixel: a query that gives ``geom`` (and ``value``, ``id``, ``priority``), or a table.
 
-    source, value, where, srid, column, id: as for `Boxes`.
+    source, value, where, srid, column, id: as for `Boxes`. resolution: as for `Labels`.
 
     A tile's sample is a map (height, width) int64: 0 is background, 1 to N are the instances, numbered from the lowest to the
     topmost without a gap. ``<name>_label`` and ``<name>_id`` are (N,) int64; a batch holds lists of these two.
@@ -92,6 +92,7 @@ class Instances:
     srid: int | None = None
     column: str | None = None
     id: str | None = None
+    resolution: float | tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         _check(self)

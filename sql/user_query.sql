@@ -11,7 +11,7 @@ CROSS JOIN (
         NULL::geometry AS envelope, NULL::float8 AS metre_x, NULL::float8 AS metre_y
 ) AS guard
 CROSS JOIN LATERAL (
-    WITH tile AS (SELECT tile.id, tile.geom, ST_AddBand(tile.ref, '8BUI'::text) AS rast)
+    WITH tile AS (SELECT tile.id, tile.geom, tile.rast)
     SELECT * FROM (
 {query}
     ) AS u

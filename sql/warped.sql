@@ -18,7 +18,7 @@
 -- The format is raster/doc/RFC2-WellKnownBinaryFormat of PostGIS: 61 bytes of header, with the number of bands in bytes 4 and 5;
 -- then for each band a byte of flags (0x20, all nodata, is cleared), the nodata value, and the pixels, row by row.
 WITH around AS MATERIALIZED (
-    SELECT * FROM {tile} AS t
+    SELECT t.n, t.id, t.geom, t.ref, t.envelope, t.metre_x, t.metre_y FROM {tile} AS t
 )
 SELECT
     this.n AS tile,

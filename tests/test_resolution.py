@@ -1,0 +1,312 @@
+"""Layers in pixels of their own: finer or coarser than the tiles', from overviews, and by the commonest of the pixels below."""
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from conftest import RES, X0, Y0, ask, features, scene, write_tiff
+from hypothesis import given
+from hypothesis import strategies as st
+from rasterio.enums import Resampling
+from rasterio.features import rasterize
+from rasterio.transform import from_origin
+from rasterio.vrt import WarpedVRT
+
+from pgtiles import Grid, Imagery, Instances, Labels, TileDataset, Tiles, Vectors, load, read
+from pgtiles.errors import ConfigError
+from pgtiles.reading import Plan
+
+WHOLE = (X0 + 200, Y0 - 1400, X0 + 1200, Y0 - 200)
+GDAL_EXACT = 1e-9  # px: WarpedVRT takes 0 for its default
+
+
+def warped(path, tiles, i, shape, resampling, around=64):
+    """What GDAL makes of a file on a tile, in so many rows and columns: as part of a wider image, for GDAL takes its scale from
+    the sizes of its windows, and calls a small one shrunk that is only shifted.
+    """
+    xmin, ymin, xmax, ymax = tiles.bounds[i]
+    (height, width), (x, y) = shape, ((xmax - xmin) / shape[1], (ymax - ymin) / shape[0])
+    place = from_origin(xmin - around * x, ymax + around * y, x, y)
+    wide = {"crs": "EPSG:3857", "transform": place, "width": width + 2 * around, "height": height + 2 * around}
+    with rasterio.open(path) as file, WarpedVRT(file, resampling=resampling, tolerance=GDAL_EXACT, **wide) as vrt:
+        return vrt.read()[:, around:-around, around:-around]
+
+
+@pytest.fixture(scope="module")
+def sensors(world):
+    """Three sensors over the same ground, as satellites have them: 2.5, 5 and 15 m; and classes in pixels of 2.5 m."""
+    files = {}
+    for name, pixel, pixels in (
+        ("fine", RES, scene(1)),
+        ("middle", 2 * RES, scene(2, (2, 512, 512), "uint16")),
+        ("coarse", 6 * RES, scene(3, (1, 170, 170), "float32")),
+        ("classes", RES, np.random.default_rng(4).integers(0, 5, (1, 1024, 1024)).astype("u1")),
+    ):
+        place = from_origin(X0, Y0, pixel, pixel)
+        files[name] = write_tiff(world.folder / f"{name}.tif", pixels, transform=place, nodata=4 if name == "classes" else None)
+        load.raster(world.db, files[name], f"sensor_{name}", replace=True)
+    return files
+
+
+@pytest.fixture(scope="module")
+def pyramid(world, sensors):
+    """Overviews in 5, 10 and 20 m, and the file of the one of 10 m."""
+    with world.db.connection() as conn:
+        conn.execute("SELECT AddRasterConstraints('sensor_fine', 'rast', 'extent')")
+        for factor in (2, 4, 8):
+            conn.execute(f"SELECT ST_CreateOverview('sensor_fine'::regclass, 'rast', {factor}, 'Bilinear')")
+            conn.execute(f"CREATE INDEX ON o_{factor}_sensor_fine USING gist (ST_ConvexHull(rast))")
+            conn.execute(f"ANALYZE o_{factor}_sensor_fine")
+        blocks = conn.execute(
+            "SELECT ST_UpperLeftX(rast), ST_UpperLeftY(rast), v.nband, v.valarray "
+            "FROM o_4_sensor_fine CROSS JOIN LATERAL ST_DumpValues(rast) AS v"
+        ).fetchall()
+    pixels = np.zeros((3, 256, 256), "u1")
+    for x, y, band, values in blocks:
+        row, col = round((Y0 - y) / (4 * RES)), round((x - X0) / (4 * RES))
+        pixels[band - 1, row : row + len(values), col : col + len(values[0])] = values
+    yield write_tiff(world.folder / "overview.tif", pixels, transform=from_origin(X0, Y0, 4 * RES, 4 * RES))
+    with world.db.connection() as conn:
+        conn.execute("DROP TABLE o_2_sensor_fine, o_4_sensor_fine, o_8_sensor_fine")
+
+
+class TestLattice:
+    @given(
+        step=st.floats(0.01, 100), pixels=st.integers(1, 500), factor=st.integers(1, 12), col=st.integers(-(10**6), 10**6),
+        origin=st.floats(-1e6, 1e6), coarser=st.booleans(),
+    )  # fmt: skip
+    def test_the_bounds_are_the_same_to_the_last_bit(self, step, pixels, factor, col, origin, coarser):
+        size = pixels * factor if coarser else pixels
+        tiles = Tiles(Grid(srid=3857, resolution=step, size=size, origin=(origin, 0)), np.array([col, 0]), np.array([-col, 7]))
+        other = tiles.at(step * factor if coarser else step / factor)
+        assert other.bounds.tobytes() == tiles.bounds.tobytes()
+        assert other.grid.shape == ((pixels,) * 2 if coarser else (pixels * factor,) * 2)
+
+    def test_tiles_begin_where_a_step_does(self):
+        grid = Grid(srid=3857, resolution=10, size=120, origin=(7, 3), step=60)
+        for tiles in (
+            Tiles.random(grid, within=(0, 0, 9000, 9000), count=500, seed=1),
+            Tiles.sliding(grid, within=(0, 0, 9000, 9000), stride=60),
+        ):
+            corners = (tiles.bounds[:, [0, 3]] - [7, 3]) / 60
+            np.testing.assert_allclose(corners, np.rint(corners), atol=1e-9)
+            np.testing.assert_allclose(tiles.bounds[:, 2:] - tiles.bounds[:, :2], 1200)
+            assert tiles.bounds[:, :2].min() >= 0
+            assert tiles.bounds[:, 2:].max() <= 9000
+        assert len(tiles) == len({tuple(b) for b in tiles.bounds.tolist()}) == 13 * 13  # (9000 - 7 - 1200) / 600 and one
+
+    @pytest.mark.parametrize(
+        ("resolution", "said"),
+        [
+            (7, r"a tile is 640 CRS units wide, 91.4286 such pixels; expected whole ones: 6.95652 gives 92, 7.03297 gives 91"),
+            ((10, 7), "a tile is 640 CRS units high"),
+            (0, "expected positive CRS units per pixel, at most a tile's 640"),
+            (1000, "at most a tile's 640"),
+            (float("nan"), "expected positive"),
+            ("10 m", "expected one float"),
+        ],
+    )
+    def test_what_does_not_divide_a_tile_is_refused(self, world, sensors, resolution, said):
+        tiles = Tiles.random(Grid(srid=3857, resolution=10, size=64), within=WHOLE, count=1)
+        with pytest.raises(ConfigError, match=f"layer 'image': .*{said}"):
+            read(world.db, tiles, {"image": Imagery("sensor_fine", resolution=resolution)})
+
+    def test_a_stride_between_two_steps_is_refused(self):
+        with pytest.raises(ConfigError, match=r"stride=50: expected .* whole steps of the grid, of \(60.0, 60.0\)"):
+            Tiles.sliding(Grid(srid=3857, resolution=10, size=120, step=60), within=(0, 0, 9000, 9000), stride=50)
+
+
+class TestSensors:
+    def test_each_comes_as_it_is_stored_where_tiles_begin_on_the_coarsest(self, world, sensors):
+        grid = Grid.like(world.db, "sensor_fine", size=96, step=6 * RES)
+        tiles = Tiles.random(grid, within=WHOLE, count=20, seed=2)
+        layers = {
+            "fine": Imagery("sensor_fine"),
+            "middle": Imagery("sensor_middle", resolution=2 * RES, dtype="native"),
+            "coarse": Imagery("sensor_coarse", resolution=6 * RES, valid=True),
+        }
+        assert [layer.path for layer in Plan.open(world.db, tiles, layers).layers] == ["native"] * 3
+        batch = read(world.db, tiles, layers)
+        for name, factor in (("fine", 1), ("middle", 2), ("coarse", 6)):
+            side = 96 // factor
+            with rasterio.open(sensors[name]) as file:
+                pixels = file.read()
+            for i, (col, row) in enumerate(zip(tiles.cols * 6 // factor, tiles.rows * 6 // factor, strict=True)):
+                np.testing.assert_array_equal(batch[name][i], pixels[:, row : row + side, col : col + side])
+        assert batch["coarse_valid"].shape == (20, 16, 16)
+        assert batch["coarse_valid"].all()
+
+    def test_elsewhere_the_coarse_ones_are_resampled_from_the_tiles_corner(self, world, sensors, quiet):
+        tiles = Tiles.random(Grid.like(world.db, "sensor_fine", size=96), within=WHOLE, count=12, seed=3)
+        layers = {"fine": Imagery("sensor_fine"), "coarse": Imagery("sensor_coarse", resolution=6 * RES)}
+        opened = Plan.open(world.db, tiles, layers).layers
+        assert [layer.path for layer in opened] == ["native", "warped"]
+        assert "px apart" in opened[1].why
+        batch = read(world.db, tiles, layers)
+        for i in range(len(tiles)):
+            wanted = warped(sensors["coarse"], tiles, i, (16, 16), Resampling.bilinear)
+            np.testing.assert_allclose(batch["coarse"][i], wanted, rtol=1e-5)
+
+    def test_a_finer_layer_over_coarse_tiles(self, world, sensors):
+        tiles = Tiles.random(Grid.like(world.db, "sensor_coarse", size=16), within=WHOLE, count=8, seed=4)
+        batch = read(world.db, tiles, {"fine": Imagery("sensor_fine", resolution=RES)})
+        with rasterio.open(sensors["fine"]) as file:
+            for i, (col, row) in enumerate(zip(tiles.cols * 6, tiles.rows * 6, strict=True)):
+                np.testing.assert_array_equal(batch["fine"][i], file.read()[:, row : row + 96, col : col + 96])
+
+    def test_labels_vectors_and_instances(self, world):
+        tiles = Tiles.random(world.grid, within=WHOLE, count=20, seed=5)
+        query = "SELECT way AS geom, class AS value FROM areas WHERE way && tile.geom"
+        layers = {
+            "mask": Labels(query, resolution=4 * RES),
+            "half": Vectors({"any": "SELECT way AS geom FROM areas WHERE way && tile.geom"}, resolution=(2 * RES, RES)),
+            "map": Instances(query, resolution=4 * RES),
+        }
+        batch = read(world.db, tiles, layers)
+        assert batch["mask"].shape == batch["map"].shape == (20, 16, 16)
+        assert batch["half"].shape == (20, 1, 64, 32)
+        shapes = sorted(((g, world.features.value(i)) for i, g in enumerate(features().areas)), key=lambda one: one[1])
+        for i, (xmin, _, _, ymax) in enumerate(tiles.bounds):
+            coarse = rasterize(shapes, (16, 16), transform=from_origin(xmin, ymax, 4 * RES, 4 * RES))
+            np.testing.assert_array_equal(batch["mask"][i], coarse)
+            np.testing.assert_array_equal(batch["map"][i] > 0, coarse > 0)
+            half = rasterize([g for g, _ in shapes], (64, 32), transform=from_origin(xmin, ymax, 2 * RES, RES))
+            np.testing.assert_array_equal(batch["half"][i, 0], half)
+        assert batch["mask"].any()
+
+    def test_a_dataset_gives_them_in_shapes_of_their_own(self, world, sensors):
+        grid = Grid.like(world.db, "sensor_fine", size=96, step=6 * RES)
+        tiles = Tiles.random(grid, within=WHOLE, count=10, seed=6)
+        layers = {"fine": Imagery("sensor_fine"), "coarse": Imagery("sensor_coarse", resolution=6 * RES)}
+        dataset = TileDataset(world.db, tiles, layers, batch_size=5)
+        seen = []
+        for workers in (0, 2):
+            batches = list(dataset.loader(num_workers=workers))
+            assert all(b["fine"].shape == (5, 3, 96, 96) and b["coarse"].shape == (5, 1, 16, 16) for b in batches)
+            dataset.set_epoch(0)
+            seen.append(torch.cat([b["coarse"] for b in batches]))
+        assert torch.equal(*seen)
+
+    def test_the_users_own_tile_is_in_the_layers_pixels(self, world):
+        tiles = Tiles.random(world.grid, within=WHOLE, count=2, seed=7)
+        query = "SELECT tile.geom, ST_Width(tile.rast) + ST_ScaleX(tile.rast) AS value"
+        batch = read(world.db, tiles, {"mask": Labels(query, resolution=4 * RES, dtype="float32")})
+        assert (batch["mask"] == 16 + 4 * RES).all()
+        assert batch["mask"].shape == (2, 16, 16)
+
+
+class TestOverviews:
+    @pytest.mark.parametrize(
+        ("pixel", "table"),
+        [
+            (RES, "sensor_fine"),
+            (1.9 * RES, "sensor_fine"),
+            (2 * RES, "o_2"),
+            (4.1 * RES, "o_4"),
+            (7.99 * RES, "o_4"),
+            (50, "o_8"),
+        ],
+    )
+    def test_the_coarsest_that_suffices_is_read(self, world, pyramid, quiet, pixel, table):
+        tiles = Tiles.random(Grid(srid=3857, resolution=pixel, size=16, origin=(X0 + 1, Y0)), within=WHOLE, count=4, seed=8)
+        (layer,) = Plan.open(world.db, tiles, {"image": Imagery("sensor_fine")}).layers
+        assert f'"{table}' in layer.select, layer.why
+        assert ("overview" in layer.why) == (table != "sensor_fine")
+        assert table == "sensor_fine" or table in layer.why
+
+    def test_its_pixels_are_gdals_warp_of_it(self, world, pyramid, quiet):
+        tiles = Tiles.random(Grid(srid=3857, resolution=4 * RES, size=32, origin=(X0 + 3, Y0)), within=WHOLE, count=8, seed=9)
+        batch = read(world.db, tiles, {"image": Imagery("sensor_fine", max_error=0)})
+        for i in range(len(tiles)):
+            wanted = warped(pyramid, tiles, i, (32, 32), Resampling.bilinear)
+            assert np.abs(batch["image"][i].astype(int) - wanted).max() <= 1
+
+    def test_on_its_own_lattice_it_comes_as_it_is_stored(self, world, pyramid):
+        tiles = Tiles.random(Grid.like(world.db, "o_4_sensor_fine", size=32), within=WHOLE, count=8, seed=10)
+        layers = {"image": Imagery("sensor_fine")}
+        assert Plan.open(world.db, tiles, layers).layers[0].path == "native"
+        batch = read(world.db, tiles, layers)
+        with rasterio.open(pyramid) as file:
+            pixels = file.read()
+        for i, (col, row) in enumerate(zip(tiles.cols, tiles.rows, strict=True)):
+            np.testing.assert_array_equal(batch["image"][i], pixels[:, row : row + 32, col : col + 32])
+
+    @pytest.mark.parametrize("more", [{"resampling": "nearest"}, {"order_by": "s.rid"}, {"overviews": False}])
+    def test_who_wants_the_pixels_themselves_gets_them(self, world, sensors, pyramid, more):
+        tiles = Tiles.random(Grid(srid=3857, resolution=4 * RES, size=16, origin=(X0, Y0)), within=WHOLE, count=4, seed=11)
+        (layer,) = Plan.open(world.db, tiles, {"image": Imagery("sensor_fine", **more)}).layers
+        assert '"sensor_fine"' in layer.select
+        assert "overview" not in layer.why
+
+    def test_one_of_another_kind_is_not_read_and_said_to_be_wrong(self, schema_db, world, sensors):
+        load.raster(schema_db, sensors["coarse"], "o_2_wrong")
+        load.raster(schema_db, sensors["fine"], "base")
+        ask_ = "SELECT AddOverviewConstraints('mine', 'o_2_wrong', 'rast', 'mine', 'base', 'rast', 2)"
+        assert ask(schema_db, ask_) == [(True,)]
+        tiles = Tiles.random(Grid(srid=3857, resolution=4 * RES, size=16, origin=(X0, Y0)), within=WHOLE, count=4, seed=12)
+        with pytest.warns(match="mine.o_2_wrong is no overview of mine.base, whatever raster_overviews says"):
+            (layer,) = Plan.open(schema_db, tiles, {"image": Imagery("base")}).layers
+        assert '"base"' in layer.select
+
+
+class TestMode:
+    def commonest(self, pixels, side):
+        """The commonest of each block of pixels but 4, which is nodata, where one is commoner than all others; else -1."""
+        height, width = (n // side for n in pixels.shape)
+        blocks = pixels.reshape(height, side, width, side)
+        counts = np.stack([(blocks == value).sum(axis=(1, 3)) for value in range(4)])
+        ranked = np.sort(counts, axis=0)
+        return np.where(ranked[-1] > ranked[-2], counts.argmax(axis=0), -1)
+
+    @pytest.mark.parametrize("side", [2, 3, 8])
+    def test_whole_pixels_are_counted(self, world, sensors, side):
+        grid = Grid(srid=3857, resolution=side * RES, size=16, origin=(X0, Y0))
+        tiles = Tiles.random(grid, within=WHOLE, count=12, seed=side)
+        layers = {"mask": Labels("sensor_classes", resampling="mode", background=-9)}
+        assert f"the commonest of {side} × {side} pixels" in Plan.open(world.db, tiles, layers).layers[0].why
+        mask = read(world.db, tiles, layers)["mask"]
+        with rasterio.open(sensors["classes"]) as file:
+            classes = file.read(1)
+        checked = 0
+        for i, (col, row) in enumerate(zip(tiles.cols * side, tiles.rows * side, strict=True)):
+            wanted = self.commonest(classes[row : row + 16 * side, col : col + 16 * side], side)
+            gdal = warped(sensors["classes"], tiles, i, (16, 16), Resampling.mode)[0]
+            clear = wanted >= 0
+            np.testing.assert_array_equal(mask[i][clear], wanted[clear])
+            np.testing.assert_array_equal(mask[i][clear], gdal[clear])
+            checked += clear.sum()
+        assert checked > 1000
+
+    def test_between_pixels_it_is_nearly_that_of_the_largest_area(self, world, sensors):
+        """Each pixel counts by its share, nearly: a few differ along borders, and GDAL, which counts whole ones, has more."""
+        smooth = np.kron(np.random.default_rng(1).integers(0, 4, (1, 64, 64)), np.ones((1, 16, 16))).astype("u1")
+        path = write_tiff(world.folder / "fields.tif", smooth)
+        load.raster(world.db, path, "fields", replace=True)
+        pixel, parts = 7.3, 64
+        tiles = Tiles.random(Grid(srid=3857, resolution=pixel, size=32, origin=(X0 + 1, Y0)), within=WHOLE, count=12, seed=1)
+        mask = read(world.db, tiles, {"mask": Labels("fields", resampling="mode")})["mask"]
+        off = gdals = 0
+        for i, (xmin, _, _, ymax) in enumerate(tiles.bounds):
+            centres = (np.arange(32 * parts) + 0.5) * pixel / parts
+            rows, cols = (((start + centres) // RES).astype(int) for start in (Y0 - ymax, xmin - X0))
+            fine = smooth[0][rows][:, cols].reshape(32, parts, 32, parts)
+            largest = np.stack([(fine == value).sum(axis=(1, 3)) for value in range(4)]).argmax(axis=0)
+            off += (mask[i] != largest).sum()
+            gdals += (warped(path, tiles, i, (32, 32), Resampling.mode)[0] != largest).sum()
+        assert off < 0.025 * mask.size
+        assert off < gdals
+
+    def test_where_there_is_nothing_it_is_background(self, world, sensors):
+        beyond = Tiles(Grid(srid=3857, resolution=8 * RES, size=16, origin=(X0, Y0)), np.array([-8]), np.array([4]))
+        mask = read(world.db, beyond, {"mask": Labels("sensor_classes", resampling="mode", background=7)})["mask"]
+        assert (mask[0, :, :8] == 7).all()
+        assert (mask[0, :, 8:] < 4).all()
+
+    def test_vectors_have_no_resampling(self, world):
+        tiles = Tiles.random(world.grid, within=WHOLE, count=1)
+        with pytest.raises(ConfigError, match="resampling='mode' goes with a label raster"):
+            read(world.db, tiles, {"mask": Labels("areas", resampling="mode")})
+
+    def test_labels_are_never_blended(self):
+        with pytest.raises(ConfigError, match="resampling='bilinear': expected nearest or mode; labels are not blended"):
+            Labels("sensor_classes", resampling="bilinear")
