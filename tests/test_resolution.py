@@ -1,5 +1,8 @@
 """Layers in pixels of their own: finer or coarser than the tiles', from overviews, and by the commonest of the pixels below."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
@@ -310,3 +313,40 @@ class TestMode:
     def test_labels_are_never_blended(self):
         with pytest.raises(ConfigError, match="resampling='bilinear': expected nearest or mode; labels are not blended"):
             Labels("sensor_classes", resampling="bilinear")
+
+
+def test_the_page_runs(db, database_url, tmp_path, monkeypatch):
+    """Each block of it, one after the other, on tables like those it speaks of."""
+    monkeypatch.setenv("PGTILES_URL", database_url)
+    for name, pixel, shape, dtype in (
+        ("s2_10m", 10, (4, 1200, 1200), "uint16"),
+        ("s2_20m", 20, (6, 600, 600), "uint16"),
+        ("s2_60m", 60, (1, 200, 200), "uint16"),
+        ("landcover_10m", 10, (1, 1200, 1200), "uint8"),
+    ):
+        place = from_origin(600_000, 5_300_040, pixel, pixel)
+        path = write_tiff(tmp_path / f"{name}.tif", scene(pixel, shape, dtype), crs="EPSG:32632", transform=place)
+        load.raster(db, path, name)
+    with db.connection() as conn:
+        conn.execute("CREATE TABLE planet_osm_line (osm_id int8, highway text, way geometry(LineString, 3857))")
+        conn.execute("CREATE INDEX ON planet_osm_line USING gist (way)")
+        conn.execute(
+            "INSERT INTO planet_osm_line SELECT n, 'residential', ST_Transform(ST_SetSRID(ST_MakeLine("
+            "ST_MakePoint(600000, 5300040 - 120 * n), ST_MakePoint(612000, 5300040 - 121 * n)), 32632), 3857) "
+            "FROM generate_series(1, 90) AS n; ANALYZE planet_osm_line"
+        )
+    page = (Path(__file__).parents[1] / "docs" / "imagery.md").read_text()
+    first, second = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    (statements,) = re.findall(r"^```sql\n(.*?)^```$", page, re.M | re.S)
+    names = {}
+    exec(compile(first, "imagery.md", "exec"), names)
+    assert [layer.path for layer in names["dataset"].plan.layers] == ["native"] * 3
+    assert [names["batch"][key].shape[-1] for key in ("image", "swir", "aerosol")] == [252, 126, 42]
+    with db.connection() as conn:
+        conn.execute(statements)
+    exec(compile(second, "imagery.md", "exec"), names)
+    batch = next(iter(names["dataset"]))
+    assert [batch[key].shape[-1] for key in ("image", "mask", "roads")] == [126, 126, 126]
+    assert batch["roads"].any()
+    coarse = Tiles.random(Grid(srid=32632, resolution=50, size=32), within=(600_000, 5_288_100, 612_000, 5_300_000), count=2)
+    assert "overview public.o_4_s2_10m" in Plan.open(db, coarse, {"image": Imagery("s2_10m")}).layers[0].why
