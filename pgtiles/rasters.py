@@ -114,12 +114,19 @@ def open_rasters(
         text = found.text(margin * pixel, margin * pixel)
         exact = resampling == "nearest" or stored.kind == "f"
         alike = len(set(types)) == 1 and header.skew == (0, 0) and len(wanted) < 255  # and one more where the source ends
+        off_by = max_error if max_error is not None else 0.0 if exact else 0.125
+        place = compose(
+            "lattice", srid=header.srid, origin_x=header.upper_left[0], origin_y=header.upper_left[1], scale_x=header.scale[0],
+            scale_y=header.scale[1],
+        )  # fmt: skip
+        if header.srid != grid.srid and off_by:
+            place = compose("affine", lattice=place, srid=grid.srid, tolerance=off_by / 2)  # GDAL's kernel may add to it
         select = compose(
             "warped", layer=number, tile=relation(found.srid, grid.srid), pixels=pixels, count=len(wanted),
             holes=_holes(header), source=guarded(text, sql.SQL(AROUND)),
             width=stored.itemsize if alike else 0, origin_x=header.upper_left[0], origin_y=header.upper_left[1],
-            scale_x=header.scale[0], scale_y=header.scale[1], margin=margin, resampling=postgis_name,
-            max_error=max_error if max_error is not None else 0.0 if exact else 0.125,
+            scale_x=header.scale[0], scale_y=header.scale[1], margin=margin, resampling=postgis_name, place=place,
+            max_error=off_by,
         )  # fmt: skip
         why = f"{off}: resampled ({resampling}) in PostGIS"
         north_up = header.skew == (0, 0) and header.scale[1] < 0 < header.scale[0]  # else Grid.like refuses it

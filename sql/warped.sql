@@ -4,6 +4,7 @@
 --        width (bytes a pixel; 0 where bands differ in type or the source is rotated), origin_x, origin_y, scale_x, scale_y (the
 --        source's lattice, in its CRS units, scale_y below 0 where north is up), margin (source pixels that the resampling
 --        kernel needs around a tile), resampling, max_error (of GDAL's approximating transformer, in pixels; 0 is exact)
+--        place (affine.sql: where the source's pixels lie; else the source's own lattice)
 --        holes (an addbandarg[]: for each band of the source a wider pixel type and a nodata value that no pixel can have)
 -- rows: tile, layer, n, value (1 joined by bytes; 2 so, with a last band that is 0 where there is no source; 3 by ST_Union),
 --       fragment: on the tile's lattice, but not cut to its extent
@@ -146,10 +147,10 @@ CROSS JOIN LATERAL (
     CROSS JOIN span AS s
     CROSS JOIN LATERAL (
         SELECT ST_AsBinary(ST_MakeEmptyRaster(
-            (s.x1 - s.x0)::int4, (s.y1 - s.y0)::int4,
-            {origin_x}::float8 + s.x0 * {scale_x}::float8, {origin_y}::float8 + s.y0 * {scale_y}::float8,
-            {scale_x}::float8, {scale_y}::float8, 0, 0, (SELECT ST_SRID(b.rast) FROM blocks AS b LIMIT 1)
+            (s.x1 - s.x0)::int4, (s.y1 - s.y0)::int4, p.x + s.x0 * p.scale_x + s.y0 * p.skew_x,
+            p.y + s.x0 * p.skew_y + s.y0 * p.scale_y, p.scale_x, p.scale_y, p.skew_x, p.skew_y, p.srid
         )) AS head
+        FROM {place} AS p
     ) AS e
     UNION ALL
     SELECT 3, ST_Union(o.rast)
