@@ -27,11 +27,12 @@ SAMPLE = 1000  # rows whose headers are looked at; every fragment that is ever r
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its type as in ``pg_type``, and the SRID of a geometry or geography column (0 unknown)."""
+    """A column: its type as in ``pg_type``, the SRID of a geometry or geography column (0 unknown), and what COMMENT says."""
 
     name: str
     type: str
     srid: int
+    comment: str | None
 
 
 @dataclass(frozen=True)
@@ -247,6 +248,15 @@ def extent(query: Query, of: Table, column: str, srid: int) -> tuple[float, floa
     if box[0] is None:
         raise DataError(f"{of}.{column} holds nothing, so it has no extent")
     return box
+
+
+def rasters(query: Query, of: Table, column: str) -> list[tuple[int, float, float, int, int]]:
+    """Key, upper left x and y, width and height of each raster of a table, by key."""
+    if len(of.primary_key) != 1 or of.require(of.primary_key[0]).type not in {"int2", "int4", "int8"}:
+        key = f"its primary key is {_listed(list(of.primary_key))}" if of.primary_key else "it has no primary key"
+        raise DataError(f"{of}: {key}; expected one column of whole numbers, by which its rasters are called")
+    slots = {"column": sql.Identifier(column), "key": sql.Identifier(of.primary_key[0])}
+    return query(compose("raster_places", table=of.identifier, **slots))
 
 
 def _listed(names: list[str]) -> str:

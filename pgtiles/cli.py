@@ -31,6 +31,7 @@ from . import __version__
 from . import load as loading
 from .database import Database
 from .errors import ConfigError, PgtilesError, PgtilesWarning
+from .legend import colours_of
 from .reading import Plan, read_batch
 from .server import LocalServer
 from .starter import PICTURE, propose
@@ -118,16 +119,38 @@ def load_raster(
     srid: Srid = None, replace: Replace = False,
     out_db: Annotated[bool, typer.Option("--out-db", help="Leave the pixels in the files; the server reads them.")] = False,
     seen_in: Annotated[str | None, typer.Option(help="With --out-db: the folder in which the server sees the files.")] = None,
+    colours: Annotated[
+        str | None, typer.Option(help="Of a mask, a class for each colour: road=#ff0000,water=9:#0000ff")
+    ] = None,
     url: Url = None,
 ) -> None:  # fmt: skip
     """Load rasters into a table, in blocks, with index and constraints as reading wants them."""
     if seen_in is not None and not (out_db and seen_in):
         raise ConfigError("--seen-in goes with --out-db, and names a folder")
     where = seen_in or out_db
+    classes = None if colours is None else colours_of(colours)
     db = _database(url)
     with _progress("blocks") as progress:
-        loaded = loading.raster(db, files, table, srid=srid, replace=replace, out_db=where, progress=progress)
+        loaded = loading.raster(db, files, table, srid=srid, replace=replace, out_db=where, colours=classes, progress=progress)
     _say_loaded(loaded)
+
+
+@load_app.command("chips")
+def load_chips(
+    folder: Annotated[Path, typer.Argument(help="With a folder of images for each class.")],
+    table: Annotated[str, typer.Argument(help="table or schema.table")],
+    replace: Replace = False, url: Url = None,
+) -> None:  # fmt: skip
+    """Load chips that lie in a folder for each class, each as one row with its class."""
+    db = _database(url)
+    with _progress("chips") as progress:
+        loaded = loading.chips(db, folder, table, replace=replace, progress=progress)
+    _say_loaded(loaded)
+    listed = Table("class", "value", "chips")
+    for value, name in loaded.classes.items():
+        listed.add_row(escape(name), str(value), str(loaded.counts[value]))
+    out.print(listed)
+    out.print(f"in Python, with the class as a target:\n{loaded.example}", markup=False)
 
 
 @load_app.command("vector")

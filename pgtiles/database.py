@@ -204,6 +204,11 @@ class Database:
         found = self.table(table)
         return catalog.lattice(self.query, found, found.column("raster", column))
 
+    def rasters(self, table: str, column: str | None = None) -> list[tuple[int, float, float, int, int]]:
+        """Key, upper left x and y, width and height of each raster of a table, by key (`Tiles.stored`)."""
+        found = self.table(table)
+        return catalog.rasters(self.query, found, found.column("raster", column))
+
     def extent(self, table: str, srid: int, column: str | None = None) -> tuple[float, float, float, float]:
         """xmin, ymin, xmax, ymax of what a table of rasters or geometries holds, in an SRID: a region for `Tiles`."""
         found = self.table(table)

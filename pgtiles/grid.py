@@ -16,12 +16,13 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from .errors import ConfigError, PgtilesWarning
+from .errors import ConfigError, DataError, PgtilesWarning
 
 Bounds = tuple[float, float, float, float]
 
 LARGEST = 65535  # pixels along one side: the raster format counts in 16 bits, and PostGIS wraps around in silence
 ON_LINE = 1e-6  # px: a coordinate this near to a lattice line lies on it
+ON_LATTICE = 1e-3  # px: stored rasters that are no further off are read as they are
 
 
 class HasLattice(Protocol):
@@ -29,6 +30,13 @@ class HasLattice(Protocol):
 
     def lattice(self, table: str, column: str | None) -> tuple[int, tuple[float, float], tuple[float, float]]:
         """SRID, resolution and origin of a raster table."""
+
+
+class HasRasters(HasLattice, Protocol):
+    """What `Tiles.stored` needs of a `Database`."""
+
+    def rasters(self, table: str, column: str | None) -> list[tuple[int, float, float, int, int]]:
+        """Key, upper left x and y, width and height of each raster of a table, by key."""
 
 
 def _pair(name: str, value: object, kind: type) -> tuple[Any, Any]:
@@ -239,6 +247,37 @@ class Tiles:
         if not keep.any():
             raise ConfigError(f"within=: no tile of {_metres(grid)} lies wholly within the region at this stride")
         return cls(grid, cols[keep], rows[keep], np.arange(first_id, first_id + int(keep.sum())))
+
+    @classmethod
+    def stored(cls, db: HasRasters, table: str, *, column: str | None = None) -> Tiles:
+        """One tile for each raster of a table, on its very pixels: of a table of chips or patches, all of one size.
+
+        The ids are the table's primary key, in whose order they come.
+        Raises `DataError` where the rasters differ in size or lattice, two lie at one place, or no whole number is the key.
+        """
+        srid, resolution, origin = db.lattice(table, column)
+        keys, x, y, widths, heights = (np.array(values) for values in zip(*db.rasters(table, column), strict=True))
+        sizes, counts = np.unique(np.stack([heights, widths], axis=1), axis=0, return_counts=True)
+        if len(sizes) > 1:
+            (height, width), odd = sizes[counts.argmax()], sizes[counts.argmin()]
+            key = keys[(heights == odd[0]) & (widths == odd[1])][0]
+            raise DataError(
+                f"{table} holds rasters of {len(sizes)} sizes: most have {width} × {height} px, that of key {key} has "
+                f"{odd[1]} × {odd[0]}. Tiles are all of one size: Tiles.sliding lays them over the table's extent"
+            )
+        grid = Grid(srid=srid, resolution=resolution, size=(int(heights[0]), int(widths[0])), origin=origin)
+        places = np.stack([(x - origin[0]) / resolution[0], (origin[1] - y) / resolution[1]])
+        cols, rows = whole = np.rint(places).astype(np.int64)
+        if len(off := keys[(np.abs(places - whole) > ON_LATTICE).any(axis=0)]):
+            raise DataError(f"{table}: the raster of key {off[0]} is not on the lattice of the others: give the Grid yourself")
+        found, many = np.unique(whole, axis=1, return_counts=True)
+        if (many > 1).any():
+            same = (whole == found[:, [int(many.argmax())]]).all(axis=0)
+            raise DataError(
+                f"{table}: the rasters of keys {' and '.join(map(str, keys[same][:2]))} lie at one place, and a tile shows the "
+                "upper one: keep them in tables of their own"
+            )
+        return cls(grid, cols, rows, keys.astype(np.int64))
 
     @property
     def bounds(self) -> NDArray[np.float64]:

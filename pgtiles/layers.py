@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
-from . import features
+from . import features, legend
 from .burning import Part, Wish, ask, burn, parts_of, where_of
 from .canvas import Mask, Pixels, fits
 from .database import Database
@@ -218,8 +218,13 @@ class Labels:
             db, tiles, name, number, source=cast("str", self.source), bands=(1,), resampling=self.resampling,
             column=self.column, dtype=self.dtype, srid=self.srid,
         )  # fmt: skip
+        names = dict[int, str]()
+        if self._is_table:
+            table = db.table(str(self.source))
+            names = legend.names_in(table.require(table.column("raster", self.column)).comment)
         counted = cast("Pixels", opened.sheet).counted
-        return replace(opened, sheet=Pixels(tiles.grid.shape, self.dtype, self.background, holes=True, counted=counted))
+        sheet = Pixels(tiles.grid.shape, self.dtype, self.background, holes=True, counted=counted)
+        return replace(opened, sheet=sheet, classes=names)
 
 
 @dataclass(frozen=True)

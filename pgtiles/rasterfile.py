@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +22,14 @@ from .errors import DependencyError, LoadError
 
 Pair = tuple[float, float]
 Window = tuple[tuple[int, int], tuple[int, int]]  # rows and columns: from, and up to
+Recode = Callable[[NDArray[Any], int, int], NDArray[Any]]  # pixels (bands, height, width), row and column of the first
 READ_BYTES = 256 * 2**20  # of pixels to hold at a time, as long as one block does not need more
 
 _CONVERSIONS = {
     "int64": "gdal_translate -ot Int32 (or -ot Float64) {} out.tif",
     "uint64": "gdal_translate -ot UInt32 (or -ot Float64) {} out.tif",
-    "complex": "gdal_translate DERIVED_SUBDATASET:AMPLITUDE:{} out.tif (REAL, IMAG, PHASE are there, too)",
+    "complex": "gdal_translate -ot Float32 DERIVED_SUBDATASET:AMPLITUDE:{0} out.tif writes their magnitude; for the real and the "
+    "imaginary part as two bands, the same with REAL into re.tif and with IMAG into im.tif, then rio stack re.tif im.tif out.tif",
 }
 
 
@@ -54,12 +57,19 @@ class RasterFile:
     """GDAL's name of the file's format."""
     lossy: bool
     """Whether its pixels are compressed by JPEG or WebP, which decoders read differently by some counts."""
+    palette: dict[int, tuple[int, int, int]] | None
+    """Its colour table, where its pixels are the numbers of entries: red, green, blue."""
     notes: tuple[str, ...]
 
     @property
     def striped(self) -> bool:
         """Whether it is kept in strips, of which a small window needs many, and each from end to end."""
         return self.block[0] >= self.width and self.block[1] < self.height
+
+    @property
+    def south_up(self) -> bool:
+        """Whether its first row of pixels is the southernmost."""
+        return self.scale[1] > 0 and not self.skew[0]
 
     def count(self, block: tuple[int, int]) -> int:
         """Number of blocks of at most so many columns and rows of pixels."""
@@ -89,17 +99,35 @@ def describe(path: str) -> RasterFile:
         LoadError: GDAL can't read it, or PostGIS can't hold it.
 
     """
+    with opened(path) as source:
+        return described(path, source)
+
+
+@contextmanager
+def opened(path: str) -> Iterator[Any]:
+    """The file as rasterio opens it, which need not lie on the earth.
+
+    Raises:
+        LoadError: GDAL can't read it.
+
+    """
     rasterio = _rasterio()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # an error of ours, below
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # an error of ours, where it matters
         try:
             with rasterio.open(path) as source:
-                return _described(path, source)
+                yield source
         except (rasterio.errors.RasterioError, rasterio.errors.CRSError) as error:
-            raise LoadError(f"{path} is no raster that GDAL can read: {error}") from error
+            raise LoadError(f"{path} is no raster that GDAL can read: {error.__cause__ or error}") from error
 
 
-def _described(path: str, source: Any) -> RasterFile:
+def described(path: str, source: Any, *, placed: bool = True) -> RasterFile:
+    """What an opened file holds. placed: whether it has to lie on the earth.
+
+    Raises:
+        LoadError: PostGIS can't hold it.
+
+    """
     if not source.count:
         inside = "; it has subdatasets, name one of them: " + ", ".join(source.subdatasets) if source.subdatasets else ""
         raise LoadError(f"{path} has no bands{inside}")
@@ -111,7 +139,7 @@ def _described(path: str, source: Any) -> RasterFile:
         if dtype.startswith(refused):
             raise LoadError(f"{path} has {dtype} pixels, which PostGIS lacks: {conversion.format(path)}")
     transform = source.transform
-    if transform.is_identity:
+    if transform.is_identity and placed:
         if source.gcps[0] or source.rpcs:
             have = "ground control points" if source.gcps[0] else "rational polynomials (RPC)"
             raise LoadError(f"{path} is placed by {have}, not yet on a grid: gdalwarp -t_srs EPSG:… {path} out.tif")
@@ -135,6 +163,7 @@ def _described(path: str, source: Any) -> RasterFile:
         block=(max(width for _, width in source.block_shapes), max(height for height, _ in source.block_shapes)),
         driver=source.driver,
         lossy=source.driver in {"JPEG", "WEBP"} or any(name in str(source.compression) for name in ("jpeg", "webp")),
+        palette=_palette(source),
         notes=(*notes, *_left_behind(source)),
     )
 
@@ -153,20 +182,26 @@ def _nodata(values: tuple[float | None, ...], dtype: str) -> tuple[tuple[float |
 
 def _left_behind(source: Any) -> Iterator[str]:
     """What the file says about its pixels that a raster in PostGIS has no place for."""
-    from rasterio.enums import ColorInterp, MaskFlags
+    from rasterio.enums import MaskFlags
 
     if any(MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags for flags in source.mask_flag_enums):
         yield "its mask is not loaded: pixels that it hides have the values that they are stored with"
     if any(scale != 1 for scale in source.scales) or any(source.offsets):
         yield f"its scale and offset are not loaded (values are as stored): {source.scales}, {source.offsets}"
-    if ColorInterp.palette in source.colorinterp:
-        yield "its colour table is not loaded: pixels are the numbers of its entries"
-    if source.transform.e > 0 and not source.transform.b:
-        yield "it stands south-up, so it is read by way of a warp: gdalwarp makes it north-up"
 
 
-def blocks(file: RasterFile, srid: int, block: int) -> Iterator[bytes]:
+def _palette(source: Any) -> dict[int, tuple[int, int, int]] | None:
+    from rasterio.enums import ColorInterp
+
+    if source.count != 1 or ColorInterp.palette not in source.colorinterp:
+        return None
+    return {entry: colour[:3] for entry, colour in source.colormap(1).items()}
+
+
+def blocks(file: RasterFile, srid: int, block: int, recode: Recode | None = None) -> Iterator[bytes]:
     """The file's pixels as raster WKB, row by row of blocks, from its first pixel on; those at its edges are smaller.
+
+    recode: makes other pixels of them, which have no nodata value.
 
     Raises:
         LoadError: the file can't be read to its end.
@@ -182,6 +217,8 @@ def blocks(file: RasterFile, srid: int, block: int) -> Iterator[bytes]:
                 for top, left in itertools.product(range(0, file.height, rows), range(0, file.width, columns)):
                     bottom, right = min(top + rows, file.height), min(left + columns, file.width)
                     pixels = source.read(window=((top, bottom), (left, right)))
+                    if recode:
+                        pixels = recode(pixels, top, left)
                     for row, column in itertools.product(range(top, bottom, block), range(left, right, block)):
                         yield wkb.encode(
                             pixels[:, row - top : row - top + block, column - left : column - left + block],
@@ -189,7 +226,7 @@ def blocks(file: RasterFile, srid: int, block: int) -> Iterator[bytes]:
                             scale=file.scale,
                             skew=file.skew,
                             srid=srid,
-                            nodata=file.nodata,
+                            nodata=None if recode else file.nodata,
                         )
         except rasterio.errors.RasterioError as error:
             raise LoadError(_unread(file, error)) from error

@@ -1,8 +1,8 @@
 -- What the catalog knows of one table, view, materialized view, partitioned or foreign table.
 -- slots: which (a condition on c, of pg_class, and n, of pg_namespace)
 -- rows: schema, name, kind (relkind), columns as a JSON list of
---       {name, type (what a domain is made of), srid (of a geometry or geography column; 0 unknown)}, names of the primary
---       key's columns in its order, what its spatial indexes are on (a column or an expression each; partial ones serve only
+--       {name, type (what a domain is made of), srid (of a geometry or geography column; 0 unknown), comment}, names of the
+--       primary key's columns in its order, what its spatial indexes are on (a column or an expression each; partial ones serve only
 --       some queries and are left out), the partitioned table that it is a part of (schema and name; else itself), of a foreign
 --       table its server and that server's options (name=value)
 -- index: those of pg_class and pg_attribute on oid
@@ -17,7 +17,8 @@ SELECT
                 WHEN t.typname = 'geography' AND b.typmod < 0 THEN 4326
                 WHEN t.typname IN ('geometry', 'geography') THEN greatest(postgis_typmod_srid(b.typmod), 0)
                 ELSE 0
-            END
+            END,
+            'comment', col_description(c.oid, a.attnum)
         ) ORDER BY a.attnum)
         FROM pg_attribute AS a
         CROSS JOIN LATERAL (

@@ -8,14 +8,14 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "pgtiles"
 FLOORS = [
     {"errors"},
-    {"template", "programs", "grid", "order", "wkb", "samples", "tile"},
+    {"template", "programs", "grid", "order", "wkb", "samples", "tile", "legend"},
     {"server", "rasterfile", "vectorfile", "osm2pgsql", "canvas"},
     {"catalog", "records"},
     {"database"},
     {"query", "newtable", "outdb"},
     {"features", "firstlabel"},
     {"rasters", "burning", "rastertable", "vectortable", "osmtables"},
-    {"layers", "sampletables"},
+    {"layers", "sampletables", "chiptable"},
     {"reading", "load", "targets"},
     {"dataset", "plot", "view"},
     {"starter"},
