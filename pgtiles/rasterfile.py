@@ -28,8 +28,8 @@ READ_BYTES = 256 * 2**20  # of pixels to hold at a time, as long as one block do
 _CONVERSIONS = {
     "int64": "gdal_translate -ot Int32 (or -ot Float64) {} out.tif",
     "uint64": "gdal_translate -ot UInt32 (or -ot Float64) {} out.tif",
-    "complex": "gdal_translate -ot Float32 DERIVED_SUBDATASET:AMPLITUDE:{0} out.tif writes their magnitude; for the real and the "
-    "imaginary part as two bands, the same with REAL into re.tif and with IMAG into im.tif, then rio stack re.tif im.tif out.tif",
+    "complex": "gdal_translate -ot Float32 DERIVED_SUBDATASET:AMPLITUDE:{0} out.tif writes their magnitude; for the real and "
+    "imaginary parts as bands, the same with REAL into re.tif and with IMAG into im.tif, then rio stack re.tif im.tif out.tif",
 }
 
 

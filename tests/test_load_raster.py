@@ -1,6 +1,12 @@
 """Rasters in the database are those of the files: by PostGIS's and GDAL's own reading of what was loaded."""
 
+import os
+import re
+import shutil
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -298,16 +304,60 @@ def test_any_file_name_is_kept(db, tmp_path, name):
 @pytest.mark.parametrize(
     ("dtype", "message"),
     [
-        ("complex64", "complex64 pixels, which PostGIS lacks: gdal_translate DERIVED_SUBDATASET:AMPLITUDE:"),
+        ("complex64", "complex64 pixels, which PostGIS lacks: gdal_translate -ot Float32 DERIVED_SUBDATASET:AMPLITUDE:"),
         ("complex128", "complex128 pixels"),
+        ("complex_int16", "complex_int16 pixels, which PostGIS lacks: gdal_translate -ot Float32 DERIVED_SUBDATASET:"),
         ("int64", "int64 pixels, which PostGIS lacks: gdal_translate -ot Int32"),
         ("uint64", "uint64 pixels, which PostGIS lacks: gdal_translate -ot UInt32"),
     ],
 )
-def test_pixels_that_postgis_lacks_are_refused_with_the_conversion(db, tmp_path, dtype, message):
-    path = write(tmp_path / "scene.tif", np.ones((1, 9, 9), dtype))
+@pytest.mark.parametrize("out_db", [False, True, "/data"])
+def test_pixels_that_postgis_lacks_are_refused_with_the_conversion(db, tmp_path, dtype, message, out_db):
+    path = of_type(tmp_path / "scene.tif", dtype)
     with pytest.raises(LoadError, match=rf"scene\.tif has {message}"):
+        load.raster(db, path, "s2", out_db=out_db)
+    assert not ask(db, "SELECT FROM pg_class WHERE relname ~ '^(s2|pgtiles_)'")
+
+
+def of_type(path, dtype):
+    pixels = np.random.default_rng(0).integers(0, 99, (2, 2, 9, 7))
+    pixels = pixels[0] + 1j * pixels[1] if dtype.startswith("complex") else pixels[0]
+    profile = {"driver": "GTiff", "crs": "EPSG:3857", "transform": NORTH_UP, "width": 7, "height": 9, "count": 2}
+    with rasterio.open(path, "w", dtype=dtype, **profile) as file:
+        file.write(pixels.astype("complex64" if dtype == "complex_int16" else dtype))
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex_int16"])
+def test_the_conversion_of_complex_pixels_makes_what_can_be_loaded(db, tmp_path, dtype):
+    """Both ways that the error names, as it names them: the magnitude, and the two parts as bands."""
+    path = of_type(tmp_path / "scene.tif", dtype)
+    with rasterio.open(path) as file:
+        pixels = file.read()
+    with pytest.raises(LoadError) as caught:
         load.raster(db, path, "s2")
+    magnitude = re.search(r"gdal_translate .*? out\.tif", str(caught.value))[0]
+    stack = re.search(r"rio stack .*? out\.tif", str(caught.value))[0]
+    run(magnitude, tmp_path)
+    load.raster(db, tmp_path / "out.tif", "magnitude")
+    assert np.allclose(dumped(db, "magnitude"), np.abs(pixels), rtol=1e-6)
+    for part, name in (("REAL", "re.tif"), ("IMAG", "im.tif")):
+        run(magnitude.replace("AMPLITUDE", part).replace("out.tif", name), tmp_path)
+    (tmp_path / "out.tif").unlink()
+    run(stack, tmp_path)
+    load.raster(db, tmp_path / "out.tif", "parts")
+    assert np.array_equal(dumped(db, "parts"), np.concatenate([pixels.real, pixels.imag]))
+    assert ask(db, "SELECT DISTINCT pixel_types FROM raster_columns WHERE r_table_name IN ('parts', 'magnitude')") == [
+        (["32BF"] * 2,), (["32BF"] * 4,),
+    ]  # fmt: skip
+
+
+def run(command, folder):
+    """A command as the error writes it; rio is the one beside this Python."""
+    if shutil.which("gdal_translate") is None:
+        pytest.skip("this machine lacks gdal_translate")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    subprocess.run(command, shell=True, cwd=folder, env=os.environ | {"PATH": path}, check=True, capture_output=True)
 
 
 @pytest.mark.parametrize("text", [b"-99", b"3.5", b"nan", b"1e9"])
