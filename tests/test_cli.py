@@ -19,7 +19,7 @@ from matplotlib.image import imread
 from server_helpers import scratch
 
 import pgtiles
-from pgtiles import Database, Grid, Imagery, Tiles, read
+from pgtiles import Database, Grid, Imagery, Labels, Tiles, Value, read
 from pgtiles.__main__ import main
 from pgtiles.errors import MissingError
 
@@ -103,6 +103,52 @@ class TestLoad:
         with db.connection() as conn:
             rows = conn.execute("SELECT kind, ST_AsText(geom), ST_SRID(geom) FROM points ORDER BY fid").fetchall()
         assert rows == [(f"k{i}", f"POINT({i} 50)", 4326) for i in range(5)]
+
+    def test_chips(self, database_url, db, tmp_path):
+        for name, number in (("River [1]", 2), ("Forest", 3)):
+            (tmp_path / "chips" / name).mkdir(parents=True)
+            for chip in range(number):
+                write_tiff(tmp_path / "chips" / name / f"{chip}.tif", scene(chip, (3, 20, 30)))
+        (tmp_path / "chips" / "labels.csv").touch()
+        done = run("load", "chips", tmp_path / "chips", "eurosat", "--url", database_url, PGTILES_PROGRESS="1")
+        assert done.stdout.startswith("public.eurosat: 5 rows, SRID 3857\n")
+        rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines() if "│" in line]
+        assert rows == [["Forest", "0", "3"], ["River [1]", "1", "2"]]
+        assert "5/5" in done.stderr
+        assert "note: 1 left out, for it is no image in a class's folder: labels.csv" in done.stderr
+        names = {"db": db, "Tiles": Tiles, "Imagery": Imagery, "Value": Value}
+        exec(done.stdout.partition("in Python, with the class as a target:\n")[2], names)
+        batch = read(db, names["tiles"], names["layers"])
+        assert batch["label"].tolist() == [0, 0, 0, 1, 1]
+        np.testing.assert_array_equal(batch["image"][4], scene(1, (3, 20, 30)))
+        assert "is there already" in fails("load", "chips", tmp_path / "chips", "eurosat", "--url", database_url)
+        assert "holds no folders" in fails("load", "chips", tmp_path / "chips" / "Forest", "t", "--url", database_url)
+
+    def test_a_mask_in_colours(self, database_url, db, tmp_path):
+        classes = np.random.default_rng(0).integers(0, 2, (40, 50))
+        pixels = np.array([(255, 255, 255), (0, 0, 255)], "uint8")[classes].transpose(2, 0, 1)
+        path = write_tiff(tmp_path / "mask.tif", pixels)
+        colours = "road and such=#FFFFFF, building=9:#0000ff"
+        done = run("load", "raster", path, "mask", "--colours", colours, "--url", database_url)
+        assert done.stdout == "public.mask: 1 rows, SRID 3857\n"
+        tiles = Tiles(Grid.like(db, "mask", size=(40, 50)), np.array([0]), np.array([0]))
+        np.testing.assert_array_equal(read(db, tiles, {"m": Labels("mask")})["m"][0], np.array([1, 9])[classes])
+        with db.connection() as conn:
+            (comment,) = conn.execute("SELECT col_description('mask'::regclass, 2)").fetchone()
+        assert comment == 'classes: {"road and such": 1, "building": 9}'
+        unknown = fails("load", "raster", path, "m2", "--colours", "road=#ffffff", "--url", database_url)
+        assert f"#0000ff at {(classes == 1).sum()} pixels" in unknown
+
+    @pytest.mark.parametrize(
+        "colours", ["", "road", "road=white", "road=#fff", "=#ffffff", "road=x:#ffffff", "road=#ffffff,", "a,b=#ffffff"]
+    )
+    def test_colours_that_are_none(self, colours):
+        said = fails("load", "raster", "x.tif", "m", "--colours", colours, "--url", "postgresql://h/d")
+        assert "expected NAME=#rrggbb or NAME=VALUE:#rrggbb, with commas between" in said
+
+    def test_colours_given_twice(self):
+        said = fails("load", "raster", "x.tif", "m", "--colours", "a=#ffffff,a=#000000", "--url", "postgresql://h/d")
+        assert "--colours: 'a' is given twice" in said
 
     def test_notes_are_said(self, database_url, tmp_path):
         file = write_tiff(tmp_path / "odd [1].tif", scene(0, (1, 20, 20)))

@@ -200,6 +200,64 @@ class TestGridLike:
             Grid.like(world.db, "scene", size=0)
 
 
+class TestStored:
+    def table(self, db, name, *rasters, key="rid int PRIMARY KEY"):
+        """Rasters of 7 × 5 pixels: a key, the upper left corner, and what else differs."""
+        with db.connection() as conn:
+            conn.execute(f"CREATE TABLE {name} ({key}, rast raster)")
+            for rid, x, y, *more in rasters:
+                raster = RASTER.format(x=x, y=y, sx=2, sy=-4, kx=0, ky=0, srid=3857).replace("10, 10", (more or ["7, 5"])[0])
+                conn.execute(f"INSERT INTO {name} VALUES ({rid}, {raster})")
+
+    def test_one_for_each_raster_on_its_pixels_by_key(self, db):
+        corners = {9: (100, 200), -4: (114, 200), 5: (128, 160), 6: (102, 300)}
+        self.table(db, "patches", *((rid, x, y) for rid, (x, y) in corners.items()))
+        with db.connection() as conn:
+            conn.execute("INSERT INTO patches VALUES (7, NULL)")
+        tiles = Tiles.stored(db, "patches")
+        assert (tiles.grid.srid, tiles.grid.pixel, tiles.grid.shape) == (3857, (2, 4), (5, 7))
+        assert tiles.ids.tolist() == [-4, 5, 6, 9]
+        assert tiles.bounds.tolist() == [[x, y - 20, x + 14, y] for x, y in (corners[rid] for rid in (-4, 5, 6, 9))]
+
+    @pytest.mark.parametrize(
+        ("rasters", "says"),
+        [
+            (
+                [(1, 0, 0), (2, 14, 0), (3, 28, 0, "3, 5")],
+                "2 sizes: most have 7 × 5 px, that of key 3 has 3 × 5. .*Tiles.sliding",
+            ),
+            ([(1, 0, 0), (2, 14.5, 0)], "the raster of key [12] is not on the lattice of the others"),
+            ([(1, 0, 0), (2, 14, 0), (7, 14, 0)], "rasters of keys 2 and 7 lie at one place"),
+            ([], "holds no raster"),
+        ],
+    )
+    def test_rasters_that_are_no_tiles_of_one_grid(self, db, rasters, says):
+        self.table(db, "odd", *rasters)
+        with pytest.raises(DataError, match=says):
+            Tiles.stored(db, "odd")
+
+    @pytest.mark.parametrize(
+        ("key", "says"),
+        [
+            ("rid int", "it has no primary key; expected one column of whole numbers"),
+            ("rid text PRIMARY KEY", "its primary key is rid; expected"),
+            ("rid int, b int DEFAULT 1, PRIMARY KEY (rid, b)", "its primary key is rid, b; expected"),
+        ],
+    )
+    def test_a_table_without_a_number_for_each(self, db, key, says):
+        with db.connection() as conn:
+            conn.execute(f"CREATE TABLE odd ({key}, rast raster)")
+            conn.execute(
+                f"INSERT INTO odd (rid, rast) VALUES ('1', {RASTER.format(x=0, y=0, sx=2, sy=-2, kx=0, ky=0, srid=3857)})"
+            )
+        with pytest.raises(DataError, match=says):
+            Tiles.stored(db, "odd")
+
+    def test_a_scene_with_narrower_blocks_at_its_edge(self, world):
+        with pytest.raises(DataError, match="scene holds rasters of 4 sizes: most have 128 × 128 px"):
+            Tiles.stored(world.db, "scene")
+
+
 class TestRandom:
     @pytest.mark.parametrize("region", [L_SHAPE, TWO_PARTS, HOLE, SLANTED], ids=["L", "two parts", "hole", "slanted"])
     def test_wholly_inside_and_uniform_over_all_places(self, region):

@@ -2,7 +2,12 @@
 
 import json
 import math
+import os
+import re
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pyproj
@@ -17,6 +22,7 @@ import pgtiles
 from pgtiles import Database, Grid, Imagery, TileDataset, Tiles, Value, load, read
 from pgtiles.errors import ConfigError, LoadError, MissingError
 
+PAGE = Path(__file__).parents[1] / "docs" / "benchmark-files.md"
 DRIVERS = {".tif": "GTiff", ".png": "PNG", ".jpg": "JPEG"}
 LABEL = "SELECT c.value FROM {} AS c, tile WHERE ST_ConvexHull(c.rast) && ST_Centroid(tile.geom)"
 
@@ -193,6 +199,72 @@ def test_a_georeferenced_chip_keeps_its_footprint(db, tmp_path):
         plan = str(conn.execute("EXPLAIN SELECT FROM chips WHERE footprint && ST_MakeEnvelope(9, 46, 10, 47, 4326)").fetchall())
         conn.execute("RESET enable_seqscan")
     assert "Index Cond" in plan
+
+
+# The page
+
+
+def test_the_page_runs(db, tmp_path, monkeypatch):
+    """Block by block, on chips of EuroSAT's kind that lie where buildings are, and on a mask of ISPRS's."""
+    rng = np.random.default_rng(0)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PGTILES_URL", db.conninfo)
+    for number in range(30):
+        place = Affine(10, 0, 500_000 + 640 * number, 0, -10, 5_200_000)
+        write(Path(f"EuroSAT_MS/class {number % 10}/{number}.tif"), noise((13, 64, 64), "uint16", number), transform=place,
+              crs="EPSG:32632")  # fmt: skip
+    x, y = pyproj.Transformer.from_crs(32632, 3857, always_xy=True).transform(500_000, 5_200_000)
+    houses = [
+        shapely.box(x + dx, y - dy, x + dx + 300, y - dy + 200)
+        for dx, dy in np.add(rng.uniform(0, 900, (3, 2)), [[0, 0], [2000, 0], [9000, 0]])
+    ]
+    with db.connection() as conn:
+        conn.execute("CREATE TABLE planet_osm_polygon (building text, way geometry(Polygon, 3857))")
+        for house in houses:
+            conn.execute("INSERT INTO planet_osm_polygon VALUES ('yes', ST_GeomFromWKB(%s, 3857))", (house.wkb,))
+        conn.execute("CREATE INDEX ON planet_osm_polygon USING gist (way); ANALYZE planet_osm_polygon")
+    colours = np.array([(255, 255, 255), (0, 0, 255), (0, 255, 255), (0, 255, 0), (255, 255, 0), (255, 0, 0)], "uint8")
+    classes = rng.integers(0, 6, (300, 300))
+    write(Path("potsdam_2_10_label.tif"), colours[classes].transpose(2, 0, 1), transform=Affine(0.05, 0, 3e5, 0, -0.05, 5e6),
+          crs="EPSG:32633")  # fmt: skip
+    sat6 = {
+        "train_x": rng.integers(0, 255, (28, 28, 4, 12), "uint8"),
+        "train_y": np.eye(6, dtype="uint8")[:, np.arange(12) % 6],
+    }
+
+    printed = []
+    names = {"print": printed.append}
+    for kind, code in re.findall(r"^```(sh|python)\n(.*?)^```$", PAGE.read_text(), re.M | re.S):
+        if kind == "sh":
+            command = code.replace("pgtiles", f"{sys.executable} -m pgtiles", 1)
+            subprocess.run(command, shell=True, check=True, env=os.environ | {"PYTHONPATH": str(PAGE.parents[1])})
+            continue
+        if "loadmat" in code:  # SciPy, which is no dependency, would give these
+            code = re.sub(r"^from scipy.*|^sat6 = .*", "", code, flags=re.M)
+            names["sat6"] = sat6
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        exec(compile(code, PAGE.name, "exec"), names)
+        if "built" in code:
+            _check_built(db, names, houses)
+    assert [sorted(batch) for batch in names["dataset"]] == [["bounds", "mask", "tile_id"]]
+    assert printed == [{"mask": dict(enumerate(["impervious", "building", "low vegetation", "tree", "car", "clutter"], 1))}]
+    loaded = load.chips(db, "sat6", "chips")
+    assert (loaded.rows, loaded.size, list(loaded.classes.values())) == (
+        12, (28, 28), ["barren_land", "building", "grassland", "road", "trees", "water"],
+    )  # fmt: skip
+    np.testing.assert_array_equal(pixels_of("sat6/trees/8.tif"), sat6["train_x"][:, :, :, 8].transpose(2, 0, 1))
+
+
+def _check_built(db, names, houses):
+    """The share of each chip's true place that is built over, by shapely."""
+    tiles = Tiles.stored(db, "eurosat")
+    got = read(db, tiles, {"built": names["built"]})["built"]
+    project = pyproj.Transformer.from_crs(4326, 3857, always_xy=True).transform
+    places = [shapely.transform(shapely.from_wkb(wkb), lambda xy: np.stack(project(*xy.T), axis=1))
+              for (wkb,) in ask(db, "SELECT ST_AsBinary(footprint) FROM eurosat ORDER BY rid")]  # fmt: skip
+    expected = [sum(place.intersection(house).area for house in houses) / place.area for place in places]
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-7)
+    assert sum(share > 0 for share in expected) >= 3
 
 
 # What is refused, and what is left out
