@@ -105,6 +105,9 @@ def test_shell(osm, home, monkeypatch):
         ' "geometry": {"type": "LineString", "coordinates": [[9.5, 47.1], [9.6, 47.2]]}}]}'
     )
     shutil.copy(samples.helsinki(), home / "city.osm.pbf")
+    for name in ("Forest", "River"):
+        (home / "EuroSAT_MS" / name).mkdir(parents=True)
+        write_tiff(home / "EuroSAT_MS" / name / "1.tif", scene(0, (3, 64, 64)))
     (home / "scene.tif").chmod(0o644)
     (home / "bin").mkdir()
     (home / "bin" / "pgtiles").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pgtiles "$@"\n')
