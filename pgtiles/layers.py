@@ -22,7 +22,8 @@ from .database import Database
 from .errors import ConfigError, DataError, MissingError, PgtilesWarning, QueryError
 from .grid import Tiles
 from .query import OpenLayer
-from .rasters import MODE, RESAMPLING, open_rasters
+from .rasters import MODE, open_rasters
+from .resampling import RESAMPLING
 
 if TYPE_CHECKING:
     from sqlalchemy import Select, TextClause
@@ -44,12 +45,13 @@ class Imagery:
 
     source: a table's name, SQL, or an SQLAlchemy statement. SQL may name the relation ``tile``.
     bands: which bands and in which order, counted from 1; all of them unless given.
-    resampling: nearest, bilinear, cubic, cubicspline or lanczos; used where the pixels don't lie on the tiles' lattice.
+    resampling: nearest, bilinear, cubic, cubicspline or lanczos, and since PostGIS 3.4 max or min of the pixels that a tile's
+    pixel spans; used where the pixels don't lie on the tiles' lattice.
     order_by: SQL that says which of overlapping scenes lies on top, the first: ``"acquired DESC"``. Else the primary key.
     column: the raster column, where a table has several.
     dtype: as stored unless given, but float32 for uint16 and uint32, with which torch computes badly; ``"native"`` keeps those.
     max_error: pixels by which GDAL's approximating transformer may be off in reprojection; 0 is exact. 0.125 unless given, and
-    0 for nearest and for floats.
+    0 for nearest, max, min and floats.
     srid: the SRID in which a query searches, where it is not the tiles'.
     fill: what pixels without data become: a number, or one for each band asked for. Unless given, each band's nodata value
     (where scenes differ in it, the commonest kind's), or 0 where it has none.

@@ -20,20 +20,13 @@ from .database import Database
 from .errors import ConfigError, DataError, MissingError, QueryError
 from .grid import Tiles
 from .query import OpenLayer, findings, gate, guarded, over, relation, text_of
+from .resampling import doubts, kernel_of
 from .template import compose
 from .wkb import PIXEL_TYPES
 
 if TYPE_CHECKING:
     from sqlalchemy import Select, TextClause
 
-# PostGIS's name and the kernel's radius in pixels. PostGIS takes an unknown name for nearest neighbour, so ours are checked.
-RESAMPLING = {
-    "nearest": ("NearestNeighbour", 1),
-    "bilinear": ("Bilinear", 1),
-    "cubic": ("Cubic", 2),
-    "cubicspline": ("CubicSpline", 2),
-    "lanczos": ("Lanczos", 3),
-}
 # The relation tile for what is searched around one tile
 AROUND = "(SELECT a.*, ST_AddBand(a.ref, '8BUI'::text) AS rast FROM around AS a WHERE a.n = this.n)"
 
@@ -79,10 +72,10 @@ def open_rasters(
     overviews: bool = False,
 ) -> OpenLayer:
     """A layer of rasters (`layers.Imagery` tells the arguments), with the path that its pixels take and why."""
-    said = list[str]()
+    kernel, said = kernel_of(db, "nearest" if resampling == MODE else resampling), list[str]()
     if isinstance(source, str) and catalog.is_table_name(source):
         found = _of_table(db, db.table(source), column, order_by, source)
-        if overviews and resampling != "nearest" and not order_by:
+        if overviews and not kernel.picks and not order_by:
             found = _coarsest(db, tiles, found, said)
     else:
         if column:
@@ -107,12 +100,11 @@ def open_rasters(
         select = compose("native", layer=number, source=guarded(text, relation(found.srid, grid.srid)), pixels=pixels)
         why = "the pixels lie on the tiles' lattice and come as they are stored"
     else:
-        postgis_name, radius = RESAMPLING[resampling]
         ratio = max(_ratios(db, tiles, header))
-        margin = math.ceil(radius * max(1.0, ratio)) + 2  # GDAL widens its kernels by the ratio when it shrinks an image
+        margin = math.ceil(kernel.radius * max(1.0, ratio)) + 2  # GDAL widens its kernels by the ratio when it shrinks an image
         pixel = max(abs(header.scale[0]) + abs(header.skew[0]), abs(header.scale[1]) + abs(header.skew[1]))
         text = found.text(margin * pixel, margin * pixel)
-        exact = resampling == "nearest" or stored.kind == "f"
+        exact = kernel.picks or stored.kind == "f"
         alike = len(set(types)) == 1 and header.skew == (0, 0) and len(wanted) < 255  # and one more where the source ends
         off_by = max_error if max_error is not None else 0.0 if exact else 0.125
         place = compose(
@@ -125,10 +117,11 @@ def open_rasters(
             "warped", layer=number, tile=relation(found.srid, grid.srid), pixels=pixels, count=len(wanted),
             holes=_holes(header), source=guarded(text, sql.SQL(AROUND)),
             width=stored.itemsize if alike else 0, origin_x=header.upper_left[0], origin_y=header.upper_left[1],
-            scale_x=header.scale[0], scale_y=header.scale[1], margin=margin, resampling=postgis_name, place=place,
+            scale_x=header.scale[0], scale_y=header.scale[1], margin=margin, resampling=kernel.postgis, place=place,
             max_error=off_by,
         )  # fmt: skip
         why = f"{off}: resampled ({resampling}) in PostGIS"
+        said += doubts(db, resampling, ratio)
         north_up = header.skew == (0, 0) and header.scale[1] < 0 < header.scale[0]  # else Grid.like refuses it
         if found.table and north_up and header.srid == grid.srid and math.isclose(ratio, 1, rel_tol=1e-6):
             said.append(

@@ -12,7 +12,7 @@ FLOORS = [
     {"server", "rasterfile", "vectorfile", "osm2pgsql", "canvas"},
     {"catalog", "records"},
     {"database"},
-    {"query", "newtable", "outdb"},
+    {"query", "newtable", "outdb", "resampling"},
     {"features", "firstlabel"},
     {"rasters", "burning", "rastertable", "vectortable", "osmtables"},
     {"layers", "sampletables", "chiptable"},
