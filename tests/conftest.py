@@ -26,6 +26,12 @@ from pgtiles.template import folder
 
 X0, Y0, RES = 1_050_000.0, 5_985_000.0, 2.5  # the scene's upper left corner in EPSG:3857, and its metres a pixel
 HEIGHT, WIDTH = 900, 1000
+SUMMARY = pytest.StashKey[list[str]]()  # what a test would have read at the end of the run
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for line in config.stash.get(SUMMARY, []):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
