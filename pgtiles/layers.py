@@ -59,7 +59,8 @@ class Imagery:
     resolution: CRS units per pixel of this layer, one number or (x, y), where it is not the tiles': they divide into whole
     pixels of it, and the layer comes in its own height and width.
     overviews: where pixels are larger than those stored, read the coarsest overview that still has smaller ones
-    (``raster_overviews``). Not with nearest, which is for pixels as they are, nor with order_by, which overviews may not know.
+    (``raster_overviews``). Not with nearest, max and min, which are for pixels as they are, nor with order_by, which overviews
+    may not know.
 
     A tile's sample is (bands, height, width). A pixel has data where a raster covers it with something other than that raster's
     own nodata value; where scenes overlap, each nodata pixel shows the next scene below. NaN is data only where it is no
