@@ -20,7 +20,7 @@ from .database import Database
 from .errors import ConfigError, DataError, MissingError, QueryError
 from .grid import Tiles
 from .query import OpenLayer, findings, gate, guarded, over, relation, text_of
-from .resampling import doubts, kernel_of
+from .resampling import SHRINKS, doubts, kernel_of
 from .template import compose
 from .wkb import PIXEL_TYPES
 
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 # The relation tile for what is searched around one tile
 AROUND = "(SELECT a.*, ST_AddBand(a.ref, '8BUI'::text) AS rast FROM around AS a WHERE a.n = this.n)"
+
+# Columns and rows that PostGIS has GDAL warp at a time. GDAL takes the ratio by which it shrinks from the size of each lot in
+# whole pixels, so that a small one would get a coarse ratio, and another blur.
+LOT = (512, 128)
+LEAST = 72  # of a lot, to be of no account: its ratio then is within 0.05 of the whole one, which GDAL takes for just that
 
 MODE = "mode"  # the commonest of the pixels below: PostGIS can't, so they are read as they are and counted on arrival
 
@@ -100,10 +105,16 @@ def open_rasters(
         select = compose("native", layer=number, source=guarded(text, relation(found.srid, grid.srid)), pixels=pixels)
         why = "the pixels lie on the tiles' lattice and come as they are stored"
     else:
-        ratio = max(_ratios(db, tiles, header))
+        ratios = _ratios(db, tiles, header)
+        ratio = max(ratios)
         margin = math.ceil(kernel.radius * max(1.0, ratio)) + 2  # GDAL widens its kernels by the ratio when it shrinks an image
+        more = [_beyond(*each, margin) for each in zip(grid.shape[::-1], ratios, LOT, strict=True)]
+        (right, left), (below, above) = (  # more to the east and to the south, whichever way the source's rows and columns run
+            (size, 0) if ahead else (0, size)
+            for size, ahead in zip(more, (header.scale[0] > 0, header.scale[1] < 0), strict=True)
+        )
         pixel = max(abs(header.scale[0]) + abs(header.skew[0]), abs(header.scale[1]) + abs(header.skew[1]))
-        text = found.text(margin * pixel, margin * pixel)
+        text = found.text((margin + more[0]) * pixel, (margin + more[1]) * pixel)
         exact = kernel.picks or stored.kind == "f"
         alike = len(set(types)) == 1 and header.skew == (0, 0) and len(wanted) < 255  # and one more where the source ends
         off_by = max_error if max_error is not None else 0.0 if exact else 0.125
@@ -117,8 +128,8 @@ def open_rasters(
             "warped", layer=number, tile=relation(found.srid, grid.srid), pixels=pixels, count=len(wanted),
             holes=_holes(header), source=guarded(text, sql.SQL(AROUND)),
             width=stored.itemsize if alike else 0, origin_x=header.upper_left[0], origin_y=header.upper_left[1],
-            scale_x=header.scale[0], scale_y=header.scale[1], margin=margin, resampling=kernel.postgis, place=place,
-            max_error=off_by,
+            scale_x=header.scale[0], scale_y=header.scale[1], left=margin + left, right=margin + right,
+            above=margin + above, below=margin + below, resampling=kernel.postgis, place=place, max_error=off_by,
         )  # fmt: skip
         why = f"{off}: resampled ({resampling}) in PostGIS"
         said += doubts(db, resampling, ratio)
@@ -261,6 +272,12 @@ def off_lattice(header: Header, tiles: Tiles) -> str | None:
         if off > ALIGNED:
             return f"the lattices are {off:.3g} px apart in {name}"
     return None
+
+
+def _beyond(size: int, ratio: float, margin: int, lot: int) -> int:
+    """Source pixels by which the window is to reach further, so that the last lot that is shrunk is no small one."""
+    count = size + 2 * margin / ratio + 1
+    return math.ceil((LEAST - count % lot) * ratio) if ratio > SHRINKS and count > lot and count % lot < LEAST else 0
 
 
 def _finer(tiles: Tiles, times: int) -> Tiles:

@@ -2,8 +2,8 @@
 -- slots: layer (its number), tile (tile_here.sql or tile_reach.sql), source (user_query.sql, for one tile, around
 --        stored_blocks.sql or rasters_of_query.sql), pixels (the raster of a row, or the bands asked for), count (of bands),
 --        width (bytes a pixel; 0 where bands differ in type or the source is rotated), origin_x, origin_y, scale_x, scale_y (the
---        source's lattice, in its CRS units, scale_y below 0 where north is up), margin (source pixels that the resampling
---        kernel needs around a tile), resampling, max_error (of GDAL's approximating transformer, in pixels; 0 is exact)
+--        source's lattice, in its CRS units, scale_y below 0 where north is up), left, right, above, below (source pixels that
+--        the resampling kernel needs around a tile), resampling, max_error (of GDAL's approximating transformer, in pixels; 0 is exact)
 --        place (affine.sql: where the source's pixels lie; else the source's own lattice)
 --        holes (an addbandarg[]: for each band of the source a wider pixel type and a nodata value that no pixel can have)
 -- rows: tile, layer, n, value (1 joined by bytes; 2 so, with a last band that is 0 where there is no source; 3 by ST_Union),
@@ -51,8 +51,8 @@ CROSS JOIN LATERAL (
     ),
     need AS (  -- the window, in source pixels
         SELECT
-            floor(least(p.x0, p.x1))::int8 - {margin}::int4 AS x0, ceil(greatest(p.x0, p.x1))::int8 + {margin}::int4 AS x1,
-            floor(least(p.y0, p.y1))::int8 - {margin}::int4 AS y0, ceil(greatest(p.y0, p.y1))::int8 + {margin}::int4 AS y1
+            floor(least(p.x0, p.x1))::int8 - {left}::int4 AS x0, ceil(greatest(p.x0, p.x1))::int8 + {right}::int4 AS x1,
+            floor(least(p.y0, p.y1))::int8 - {above}::int4 AS y0, ceil(greatest(p.y0, p.y1))::int8 + {below}::int4 AS y1
         FROM (
             SELECT
                 (ST_XMin(this.geom) - {origin_x}::float8) / {scale_x}::float8 AS x0,
