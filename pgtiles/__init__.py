@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .reading import read
     from .server import LocalServer
     from .targets import Boxes, Instances, Value
+    from .timeseries import TimeSeries
 
 _HOME = {
     "Boxes": "targets",
@@ -31,14 +32,15 @@ _HOME = {
     "Split": "grid",
     "TileDataset": "dataset",
     "Tiles": "grid",
+    "TimeSeries": "timeseries",
     "Value": "targets",
     "Vectors": "layers",
     "read": "reading",
 }
 
 __all__ = [
-    "Boxes", "Database", "Grid", "Imagery", "Instances", "Labels", "LocalServer", "Split", "TileDataset", "Tiles", "Value",
-    "Vectors", "errors", "load", "plot", "read", "samples", "targets", "tile",
+    "Boxes", "Database", "Grid", "Imagery", "Instances", "Labels", "LocalServer", "Split", "TileDataset", "Tiles",
+    "TimeSeries", "Value", "Vectors", "errors", "load", "plot", "read", "samples", "targets", "tile",
 ]  # fmt: skip
 
 

@@ -276,8 +276,11 @@ def _close(idle: list[_Connection], pid: int) -> None:
 
 
 def _begin(conn: psycopg.Connection) -> None:
+    # dates and times without a zone mean the same on every server;
     # jit costs more than it gives on these statements; one process keeps the rows in the order that the SQL asks for
-    conn.execute("BEGIN READ ONLY; SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0")
+    conn.execute(
+        "BEGIN READ ONLY; SET LOCAL timezone = 'UTC'; SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0"
+    )
 
 
 @contextmanager

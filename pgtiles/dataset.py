@@ -24,6 +24,7 @@ from .errors import ConfigError, PgtilesWarning
 from .grid import Tiles
 from .layers import Layer
 from .reading import Batch, Plan, read_batch
+from .timeseries import Steps
 
 Sample = dict[str, Any]
 Transform = Callable[[Sample, torch.Generator], Sample]
@@ -180,7 +181,7 @@ class TileDataset(IterableDataset[Sample]):
         for layer, missing in zip(self.plan.layers, empty, strict=True):
             if layer.path in {"burned", "listed"} and missing == read > 0:
                 text = f"no row of the query met any of the {read} tiles of epoch {epoch}: do labels and tiles meet?"
-            elif missing and isinstance(layer.sheet, Pixels):
+            elif missing and isinstance(layer.sheet, Pixels | Steps):
                 text = f"{missing} of {read} tiles of epoch {epoch} have no imagery at all, and hold {layer.sheet.filled}"
             else:
                 continue

@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -64,6 +65,21 @@ def _divided(way: str, extent: float, resolution: float) -> int:
             f"{extent / many:.6g} gives {many}, {extent / few:.6g} gives {few}"
         )
     return round(count)
+
+
+def instant(value: str | date | np.datetime64 | None) -> np.datetime64:
+    """A date or time in UTC, to the microsecond; text is ISO 8601. What has no zone is in UTC already."""
+    try:
+        time = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if isinstance(time, datetime) and time.tzinfo:
+            time = time.astimezone(UTC).replace(tzinfo=None)
+        if time is None or isinstance(time, date | np.datetime64):
+            return cast("np.datetime64", np.array(time, "datetime64[us]")[()])
+    except ValueError:
+        pass
+    raise ConfigError(
+        f"{value!r} is no time: expected a date or a time such as '2024-03-01' or '2024-03-01T10:30Z', or a datetime"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,12 +195,14 @@ class Tiles:
     cols, rows: of the place where each tile begins, its upper left corner, in steps of the lattice, int64; rows count
     southwards.
     ids: what a batch calls its tiles, int64, unique; 0 to N - 1 unless given.
+    times: each tile's own time in UTC, datetime64[us], NaT where one has none; None where none has (see `timed`).
     """
 
     grid: Grid
     cols: NDArray[np.int64]
     rows: NDArray[np.int64]
     ids: NDArray[np.int64] = field(default=cast("NDArray[np.int64]", None))
+    times: NDArray[np.datetime64] | None = None
 
     def __post_init__(self) -> None:
         ids = np.arange(len(self.cols)) if self.ids is None else self.ids
@@ -201,6 +219,11 @@ class Tiles:
                 f"{(counts > 1).sum()} tile ids are there twice (the first: {values[counts > 1][0]}): "
                 "an id must name one tile; number the second set from elsewhere with first_id="
             )
+        if self.times is not None:
+            array = np.asarray(self.times)
+            if array.dtype.kind != "M" or array.shape != (len(self),):
+                raise ConfigError(f"times: expected {len(self)} of datetime64, found an array of {array.dtype} {array.shape}")
+            object.__setattr__(self, "times", array.astype("datetime64[us]"))
 
     @classmethod
     def random(cls, grid: Grid, *, within: Bounds | shapely.Geometry, count: int, seed: int = 0, first_id: int = 0) -> Tiles:
@@ -300,14 +323,33 @@ class Tiles:
             if not -len(self) <= which < len(self):
                 raise IndexError(f"tile {which} of {len(self)}")
             which = [int(which)]
-        return Tiles(self.grid, self.cols[which], self.rows[which], self.ids[which])
+        times = None if self.times is None else self.times[which]
+        return Tiles(self.grid, self.cols[which], self.rows[which], self.ids[which], times)
 
     def __add__(self, other: Tiles) -> Tiles:
         """Both sets, one after the other; they must lie on the same grid and share no id."""
         if self.grid != other.grid:
             raise ConfigError(f"tiles of two grids can't be added: {self.grid} and {other.grid}")
         both = ((getattr(t, name) for t in (self, other)) for name in ("cols", "rows", "ids"))
-        return Tiles(self.grid, *(np.concatenate(list(arrays)) for arrays in both))
+        added = Tiles(self.grid, *(np.concatenate(list(arrays)) for arrays in both))
+        if self.times is None and other.times is None:
+            return added
+        own = [np.full(len(t), "NaT", "datetime64[us]") if t.times is None else t.times for t in (self, other)]
+        return replace(added, times=np.concatenate(own))
+
+    def timed(self, times: Any) -> Tiles:
+        """The same tiles with times of their own: ``tile.time`` in SQL, and what ``TimeSeries(nearest="tile")`` is near to.
+
+        times: one for all or one a tile: text in ISO 8601, `datetime.date`, `datetime.datetime` or NumPy's datetime64; None or
+        NaT for a tile that has none. Without a zone they are UTC.
+        """
+        given = np.asarray(times)
+        if given.ndim and given.shape != (len(self),):
+            raise ConfigError(f"times: expected one, or one for each of {len(self)} tiles, found an array {given.shape}")
+        if given.dtype.kind != "M":
+            each = [instant(time) for time in given.reshape(-1).tolist()]
+            given = np.array(each, "datetime64[us]").reshape(given.shape)
+        return replace(self, times=np.broadcast_to(given, len(self)))
 
     def split(
         self, *, train: float = 0.0, val: float = 0.0, test: float = 0.0, block: float, gap: float, seed: int = 0

@@ -24,6 +24,7 @@ from .grid import Tiles
 from .query import OpenLayer
 from .rasters import MODE, open_rasters
 from .resampling import RESAMPLING
+from .timeseries import TimeSeries
 
 if TYPE_CHECKING:
     from sqlalchemy import Select, TextClause
@@ -61,6 +62,9 @@ class Imagery:
     overviews: where pixels are larger than those stored, read the coarsest overview that still has smaller ones
     (``raster_overviews``). Not with nearest, max and min, which are for pixels as they are, nor with order_by, which overviews
     may not know.
+    time: a `TimeSeries`. A sample is then (steps, bands, height, width), ``"<name>_valid"`` (steps, height, width), and the
+    batch holds besides ``"<name>_time"`` (steps,) float64, seconds since 1970 in UTC, NaN where a step is missing, and
+    ``"<name>_missing"`` (steps,) bool.
 
     A tile's sample is (bands, height, width). A pixel has data where a raster covers it with something other than that raster's
     own nodata value; where scenes overlap, each nodata pixel shows the next scene below. NaN is data only where it is no
@@ -80,6 +84,7 @@ class Imagery:
     valid: bool = False
     resolution: float | tuple[float, float] | None = None
     overviews: bool = True
+    time: TimeSeries | None = None
 
     def __post_init__(self) -> None:
         bands = self.bands
@@ -92,6 +97,8 @@ class Imagery:
         if self.max_error is not None and not 0 <= self.max_error < math.inf:
             raise ConfigError(f"max_error={self.max_error!r}: expected pixels, 0 or more")
         check_dtype(self.dtype, "native")
+        if self.time is not None and not isinstance(self.time, TimeSeries):
+            raise ConfigError(f"time={self.time!r}: expected a TimeSeries, such as TimeSeries('acquired', steps=4)")
         if self.fill is not None and not isinstance(self.fill, int | float):
             if isinstance(self.fill, str) or not all(isinstance(value, int | float) for value in self.fill) or not self.fill:
                 raise ConfigError(f"fill={self.fill!r}: expected a number, or one for each band, such as (0, 0, -9999)")

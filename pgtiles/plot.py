@@ -30,7 +30,8 @@ def batch(
 ) -> Figure:
     """Draw the first tiles of a batch, a row each: every image layer, then every mask laid over the first image.
 
-    sample: a batch as `TileDataset` or `read` gives it, tensors or arrays; (B, C, H, W) is an image, (B, H, W) a mask.
+    sample: a batch as `TileDataset` or `read` gives it, tensors or arrays; (B, C, H, W) is an image, (B, H, W) a mask, and of
+    (B, T, C, H, W), a time series, each step is an image with its date.
     path: a file to write, PNG or whatever else matplotlib writes; whole or not at all.
     classes: names of the mask's values, for the legend; values without one are shown as numbers.
     colours: of the mask's values, as matplotlib names them, in place of the palette's. A class keeps its colour from picture to
@@ -49,12 +50,14 @@ def batch(
     if count < 1:
         raise ConfigError(f"count={count!r}: expected at least one tile")
     arrays = {name: np.asarray(value) for name, value in sample.items() if not isinstance(value, list)}
-    images = {name: array for name, array in arrays.items() if array.ndim == 4}
+    images = {name: array for name, array in arrays.items() if array.ndim in (4, 5) and array.dtype != bool}
     masks = {name: array for name, array in arrays.items() if array.ndim == 3}
     if not images and not masks:
         raise ConfigError(f"sample: expected a batch with (B, C, H, W) images or (B, H, W) masks, found {list(sample)}")
     arrays = images | masks  # not drawn: boxes, values, and what else differs in length from tile to tile
-    rows, columns = min(count, len(next(iter(arrays.values())))), [*images, *masks]
+    rows = min(count, len(next(iter(arrays.values()))))
+    shown = [column for name, array in images.items() for column in _columns(name, array[:rows], sample, bands)]
+    columns = [name for name, _, _ in shown] + list(masks)
     values = sorted({int(v) for m in masks.values() for v in np.unique(m[:rows])} - {background})
     known = sorted({*(classes or ()), *values} - {background})
     painted = {value: PALETTE[i % len(PALETTE)] for i, value in enumerate(known)} | dict(colours or {})
@@ -62,18 +65,20 @@ def batch(
     side = 2.6 * (height / width) ** 0.5, 2.6 * (width / height) ** 0.5  # inches: down, across
     figure = Figure(figsize=(side[1] * len(columns) + 0.3, side[0] * rows + 0.7), layout="constrained")
     axes = figure.subplots(rows, len(columns), squeeze=False)
-    rgb = {name: stretched(array[:rows], bands) for name, array in images.items()}
-    base = next(iter(rgb.values()), None)
+    base = shown[0][1] if shown else None
     for r in range(rows):
         for c, name in enumerate(columns):
             axis = axes[r, c]
-            if name in images:
-                axis.imshow(rgb[name][r])
+            above = [name] if r == 0 and name else []
+            if c < len(shown):
+                _, rgb, dates = shown[c]
+                if dates is None or dates[r]:
+                    axis.imshow(rgb[r])
+                above += [] if dates is None else [dates[r] or "missing"]
             else:
                 axis.imshow(overlaid(None if base is None else base[r], masks[name][r], painted))
             axis.set(xticks=[], yticks=[])
-            if r == 0:
-                axis.set_title(name, fontsize=10)
+            axis.set_title("\n".join(above), fontsize=10)
         if "tile_id" in sample:
             axes[r, 0].set_ylabel(f"tile {int(np.asarray(sample['tile_id'])[r])}", fontsize=8)
     if values:
@@ -85,6 +90,23 @@ def batch(
     if path is not None:
         save(figure, path)
     return figure
+
+
+def _columns(
+    name: str, array: NDArray[Any], sample: Mapping[str, Any], bands: Sequence[int] | None
+) -> list[tuple[str, NDArray[np.float32], list[str] | None]]:
+    """An image's column, or one for each step of a time series: its title, its pictures, and of a step their dates, else "".
+
+    The steps are stretched together, so that what changes is the land.
+    """
+    if array.ndim == 4:
+        return [(name, stretched(array, bands), None)]
+    flat = array.reshape(-1, *array.shape[2:]).astype(np.float32)
+    seconds = np.asarray(sample[f"{name}_time"])[: len(array)]
+    flat[np.isnan(seconds).ravel()] = np.nan
+    rgb = stretched(flat, bands).reshape(*array.shape[:2], *array.shape[3:], 3)
+    dates = [[str(np.datetime64(int(s), "s"))[:10] if s == s else "" for s in step] for step in seconds.T]
+    return [("" if step else name, rgb[:, step], days) for step, days in enumerate(dates)]
 
 
 def stretched(images: NDArray[Any], bands: Sequence[int] | None = None) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from psycopg import sql
 
 from . import catalog
@@ -116,9 +117,11 @@ def pointer(text: str, position: int) -> str:
 def over(tiles: Tiles, select: sql.Composable) -> sql.Composed:
     """A statement: the tiles as a relation, then what is selected from it."""
     (sx, sy), (height, width), bounds = tiles.grid.pixel, tiles.grid.shape, tiles.bounds.T.tolist()
+    times = None if tiles.times is None else np.datetime_as_string(tiles.times, timezone="UTC").tolist()
     return compose(
         "tiles", ids=tiles.ids.tolist(), xmins=bounds[0], ymins=bounds[1], xmaxs=bounds[2], ymaxs=bounds[3],
-        srid=tiles.grid.srid, width=width, height=height, scale_x=sx, scale_y=sy, select=select,
+        times=times and [None if time == "NaT" else time for time in times], srid=tiles.grid.srid, width=width, height=height,
+        scale_x=sx, scale_y=sy, select=select,
     )  # fmt: skip
 
 
@@ -158,7 +161,7 @@ def explained(error: QueryError, query: str, statement: str) -> QueryError:
     start = statement.find(query)
     if error.position and 0 <= error.position - 1 - start <= len(query):
         said += "\n" + pointer(query, error.position - start)
-    if "is ambiguous" in said and (name := re.search(r'"(id|geom|rast|n|ref|envelope|metre_[xy])" is ambiguous', said)):
+    if "is ambiguous" in said and (name := re.search(r'"(id|geom|rast|time|n|ref|envelope|metre_[xy])" is ambiguous', said)):
         said += (
             f"\nno table in the query has a column {name[1]}: name the one that is meant (osm2pgsql calls its geometry way), "
             f"or write tile.{name[1]} where the tile's own is meant"

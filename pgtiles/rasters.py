@@ -22,13 +22,11 @@ from .grid import Tiles
 from .query import OpenLayer, findings, gate, guarded, over, relation, text_of
 from .resampling import SHRINKS, doubts, kernel_of
 from .template import compose
+from .timeseries import Steps, TimeSeries, native, taken, warped
 from .wkb import PIXEL_TYPES
 
 if TYPE_CHECKING:
     from sqlalchemy import Select, TextClause
-
-# The relation tile for what is searched around one tile
-AROUND = "(SELECT a.*, ST_AddBand(a.ref, '8BUI'::text) AS rast FROM around AS a WHERE a.n = this.n)"
 
 # Columns and rows that PostGIS has GDAL warp at a time. GDAL takes the ratio by which it shrinks from the size of each lot in
 # whole pixels, so that a small one would get a coarse ratio, and another blur.
@@ -75,17 +73,20 @@ def open_rasters(
     fill: float | Sequence[float] | None = None,
     valid: bool = False,
     overviews: bool = False,
+    time: TimeSeries | None = None,
 ) -> OpenLayer:
     """A layer of rasters (`layers.Imagery` tells the arguments), with the path that its pixels take and why."""
     kernel, said = kernel_of(db, "nearest" if resampling == MODE else resampling), list[str]()
     if isinstance(source, str) and catalog.is_table_name(source):
-        found = _of_table(db, db.table(source), column, order_by, source)
-        if overviews and not kernel.picks and not order_by:
+        found = _of_table(db, db.table(source), column, order_by, source, time)
+        if overviews and not (kernel.picks or order_by or time):
             found = _coarsest(db, tiles, found, said)
     else:
         if column:
             raise ConfigError("column= goes with a table's name: a query calls its raster rast")
-        found = _of_query(db, tiles, text_of(source), order_by, srid or tiles.grid.srid)
+        found = _of_query(db, tiles, text_of(source), order_by, srid or tiles.grid.srid, time)
+    if time:
+        time.check(db, tiles, guarded(found.text(0, 0), relation(found.srid, tiles.grid.srid)))
     header, counted = found.header, 1
     if resampling == MODE:
         resampling, counted = "nearest", math.ceil(max(_ratios(db, tiles, header)) - ALIGNED)
@@ -99,10 +100,11 @@ def open_rasters(
     kept = stored.name not in {"uint16", "uint32"} or dtype == "native"
     all_of_them = wanted == tuple(range(1, len(header.pixel_types) + 1))
     pixels = sql.SQL("r.rast") if all_of_them else sql.SQL("ST_Band(r.rast, {}::int4[])").format(list(wanted))
+    here = relation(found.srid, grid.srid)
     off = off_lattice(header, tiles)
     if off is None:
         text = found.text(-grid.pixel[0] / 10, -grid.pixel[1] / 10)
-        select = compose("native", layer=number, source=guarded(text, relation(found.srid, grid.srid)), pixels=pixels)
+        select = compose("native", layer=number, pixels=pixels, **native(time, text, here, tiles))
         why = "the pixels lie on the tiles' lattice and come as they are stored"
     else:
         ratios = _ratios(db, tiles, header)
@@ -125,8 +127,7 @@ def open_rasters(
         if header.srid != grid.srid and off_by:
             place = compose("affine", lattice=place, srid=grid.srid, tolerance=off_by / 2)  # GDAL's kernel may add to it
         select = compose(
-            "warped", layer=number, tile=relation(found.srid, grid.srid), pixels=pixels, count=len(wanted),
-            holes=_holes(header), source=guarded(text, sql.SQL(AROUND)),
+            "warped", layer=number, **warped(time, text, here, tiles), pixels=pixels, count=len(wanted), holes=_holes(header),
             width=stored.itemsize if alike else 0, origin_x=header.upper_left[0], origin_y=header.upper_left[1],
             scale_x=header.scale[0], scale_y=header.scale[1], left=margin + left, right=margin + right,
             above=margin + above, below=margin + below, resampling=kernel.postgis, place=place, max_error=off_by,
@@ -150,10 +151,13 @@ def open_rasters(
         (len(wanted), *grid.shape), given, _fill(fill, wanted, header, given, f"{source!s:.60}"), holes=fill is not None,
         valid=valid, stored=tuple(types), counted=counted,
     )  # fmt: skip
+    if time:
+        why += f"; a time series by {time.by}"
     opened = OpenLayer(
-        name, select.as_string(None), sheet, path="native" if off is None else "warped", why=why,
+        name, select.as_string(None), Steps(time.steps, sheet) if time else sheet,
+        path="native" if off is None else "warped", why=why,
         warnings=(*said, *findings(db, tiles, text, select, found.srid)),
-        files=compose("raster_files", source=guarded(text, relation(found.srid, grid.srid))).as_string(None),
+        files=compose("raster_files", source=guarded(text, here)).as_string(None),
     )  # fmt: skip
     return opened.at(tiles) if counted > 1 else opened
 
@@ -166,32 +170,38 @@ def _coarsest(db: Database, tiles: Tiles, found: _Source, said: list[str]) -> _S
     ratio = min(_ratios(db, tiles, found.header))
     for schema, name, raster, factor in known:  # the coarsest first
         if factor <= ratio * (1 + ALIGNED) and (overview := catalog.relation(db.query, schema, name)):
-            coarse = _of_table(db, overview, raster, None, str(overview))
+            coarse = _of_table(db, overview, raster, None, str(overview), None)
             if (coarse.header.srid, coarse.header.pixel_types) == (found.header.srid, found.header.pixel_types):
                 return replace(coarse, overview=True)
             said.append(f"{overview} is no overview of {table}, whatever raster_overviews says: its SRID or pixel types differ")
     return found
 
 
-def _of_table(db: Database, table: catalog.Table, column: str | None, order_by: str | None, name: str) -> _Source:
+def _of_table(
+    db: Database, table: catalog.Table, column: str | None, order_by: str | None, name: str, time: TimeSeries | None
+) -> _Source:
     raster = table.column("raster", column)
     what = f"{table}.{raster}"
+    if time:
+        time.require(table)
     header = catalog.one_kind(what, catalog.headers(db.query, table.identifier, raster, _named(table)))
     order: sql.Composable = sql.SQL(order_by) if order_by else _key(table)  # the user's own text
 
     def text(grow_x: float, grow_y: float) -> str:
         slots = {"table": table.identifier, "column": sql.Identifier(raster), "order": order}
-        return compose("stored_blocks", **slots, grow_x=grow_x, grow_y=grow_y).as_string(None)
+        return compose("stored_blocks", **slots, **taken(time, "AND"), grow_x=grow_x, grow_y=grow_y).as_string(None)
 
     return _Source(what, name, header.srid, header, text, (table, raster))
 
 
-def _of_query(db: Database, tiles: Tiles, query: str, order_by: str | None, srid: int) -> _Source:
+def _of_query(db: Database, tiles: Tiles, query: str, order_by: str | None, srid: int, time: TimeSeries | None) -> _Source:
     columns = gate(db, tiles, query, guarded(query, relation(srid, tiles.grid.srid)))
     if "rast" not in columns:
         raise QueryError(f"the query gives the columns {', '.join(columns) or 'none'}: expected a raster column called rast")
+    if time:
+        time.require(columns)
     order = sql.SQL(f"ORDER BY {order_by}" if order_by else "")  # the user's own text
-    text = compose("rasters_of_query", query=sql.SQL(query), order=order).as_string(None)
+    text = compose("rasters_of_query", query=sql.SQL(query), order=order, **taken(time, "WHERE")).as_string(None)
     source = guarded(text, relation(srid, tiles.grid.srid))
     gate(db, tiles, query, source)  # order_by is her text too
     probe = over(tiles[:16], sql.SQL("SELECT u.rast::raster AS rast FROM {}").format(source))

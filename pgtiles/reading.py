@@ -125,6 +125,7 @@ class _Canvas:
         self.reached = [0] * len(plan.layers)
         self.united = [0] * len(plan.layers)
         self.at = (-1, -1, 0)  # layer, tile and n of the last row
+        self.joined = False  # whether ST_Union joined anything of it, as for met
         self.met = False  # whether anything of this layer has come into this tile
 
     def paste(self, row: bytes) -> None:
@@ -134,7 +135,7 @@ class _Canvas:
         if (fields, l1, l2, l3, l4) != ROW_LENGTHS or length != len(row) - ROW.size:
             raise self._null(row)
         if (number, tile) != self.at[:2]:
-            self.met = False
+            self.met = self.joined = False
         elif n <= self.at[2]:
             raise DataError(f"{self._where(number, tile)}: the server sent row {n} after {self.at[2]}")
         self.at = (number, tile, n)
@@ -143,8 +144,9 @@ class _Canvas:
         except DataError as error:
             raise DataError(f"{self._where(number, tile)}: {error}") from error
         self.reached[number] += met and not self.met
-        self.united[number] += value == UNITED and self.layers[number].path == "warped"
-        self.met = self.met or met
+        joined = value == UNITED and self.layers[number].path == "warped"
+        self.united[number] += joined and not self.joined
+        self.met, self.joined = self.met or met, self.joined or joined
 
     def sample(self) -> Sample:
         """All that was pasted, by its keys."""

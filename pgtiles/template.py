@@ -11,7 +11,7 @@ from pathlib import Path
 
 from psycopg import sql
 
-Slot = sql.Composable | str | int | float | bool | list[int] | list[float] | None
+Slot = sql.Composable | str | int | float | bool | list[int] | list[float] | list[str | None] | None
 
 
 @cache

@@ -10,7 +10,8 @@ WITH tiles AS MATERIALIZED (
         ST_MakeEmptyRaster(
             {width}::int4, {height}::int4, ST_XMin(t.geom), ST_YMax(t.geom), {scale_x}::float8, -{scale_y}::float8, 0, 0,
             {srid}::int4
-        ) AS ref
+        ) AS ref,
+        t.time
     FROM tiles AS t
 )
 SELECT * FROM (

@@ -1,12 +1,13 @@
 -- The relation tile for a layer in another SRID, or one whose features reach into the tile by a buffer or a resampling kernel.
 -- slots: srid (of the layer's source), reach (ground metres by which the search envelope is wider than the tile)
--- rows: n, id, ref as in tiles.sql; geom, the envelope to search with, wider by the reach, densified and in the source's SRID,
---       so that the source's own index serves; rast, ref with a band of zeros, for the user; envelope, the tile's own; metre_x, metre_y, ground metres in one CRS unit at the
+-- rows: n, id, ref, time as in tiles.sql; geom, the envelope to search with, wider by the reach, densified and in the source's
+--       SRID, so that the source's own index serves; rast, ref with a band of zeros, for the user; envelope, the tile's own;
+--       metre_x, metre_y, ground metres in one CRS unit at the
 --       tile's centre, east and north, on the ellipsoid
 -- The fence keeps PROJ to a few calls a tile: without it the planner would repeat them for every row.
 (
     SELECT
-        t.n, t.id, t.ref, ST_AddBand(t.ref, '8BUI'::text) AS rast, t.geom AS envelope, m.metre_x, m.metre_y,
+        t.n, t.id, t.ref, t.time, ST_AddBand(t.ref, '8BUI'::text) AS rast, t.geom AS envelope, m.metre_x, m.metre_y,
         ST_Transform(
             ST_Segmentize(g.grown, greatest(ST_XMax(g.grown) - ST_XMin(g.grown), ST_YMax(g.grown) - ST_YMin(g.grown)) / 16),
             {srid}::int4

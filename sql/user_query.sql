@@ -8,10 +8,10 @@
 CROSS JOIN (
     SELECT
         NULL::int4 AS n, NULL::int8 AS id, NULL::geometry AS geom, NULL::raster AS rast, NULL::raster AS ref,
-        NULL::geometry AS envelope, NULL::float8 AS metre_x, NULL::float8 AS metre_y
+        NULL::timestamptz AS time, NULL::geometry AS envelope, NULL::float8 AS metre_x, NULL::float8 AS metre_y
 ) AS guard
 CROSS JOIN LATERAL (
-    WITH tile AS (SELECT tile.id, tile.geom, tile.rast)
+    WITH tile AS (SELECT tile.id, tile.geom, tile.rast, tile.time)
     SELECT * FROM (
 {query}
     ) AS u

@@ -6,6 +6,7 @@
 --        the resampling kernel needs around a tile), resampling, max_error (of GDAL's approximating transformer, in pixels; 0 is exact)
 --        place (affine.sql: where the source's pixels lie; else the source's own lattice)
 --        holes (an addbandarg[]: for each band of the source a wider pixel type and a nodata value that no pixel can have)
+--        this (the tiles of it: around; of a time series a row a step), n (of a row), stamp (bytes before a fragment)
 -- rows: tile, layer, n, value (1 joined by bytes; 2 so, with a last band that is 0 where there is no source; 3 by ST_Union),
 --       fragment: on the tile's lattice, but not cut to its extent
 -- index: see source
@@ -19,15 +20,15 @@
 -- The format is raster/doc/RFC2-WellKnownBinaryFormat of PostGIS: 61 bytes of header, with the number of bands in bytes 4 and 5;
 -- then for each band a byte of flags (0x20, all nodata, is cleared), the nodata value, and the pixels, row by row.
 WITH around AS MATERIALIZED (
-    SELECT t.n, t.id, t.geom, t.ref, t.envelope, t.metre_x, t.metre_y FROM {tile} AS t
+    SELECT * FROM {tile} AS t
 )
 SELECT
     this.n AS tile,
     {layer}::int2 AS layer,
-    1::int4 AS n,
+    {n}::int4 AS n,
     joined.how::float8 AS value,
-    ST_Transform(joined.rast, this.ref, {resampling}::text, {max_error}::float8)::bytea AS fragment
-FROM around AS this
+    {stamp}ST_Transform(joined.rast, this.ref, {resampling}::text, {max_error}::float8)::bytea AS fragment
+FROM {this} AS this
 CROSS JOIN LATERAL (
     WITH blocks AS MATERIALIZED (
         SELECT

@@ -13,7 +13,7 @@ FLOORS = [
     {"catalog", "records"},
     {"database"},
     {"query", "newtable", "outdb", "resampling"},
-    {"features", "firstlabel"},
+    {"features", "firstlabel", "timeseries"},
     {"rasters", "burning", "rastertable", "vectortable", "osmtables"},
     {"layers", "sampletables", "chiptable"},
     {"reading", "load", "targets"},
