@@ -1,6 +1,7 @@
 """Vectors on their way into pixels: the parts of a layer, each asked of the server, and the one SELECT that burns them all.
 
-A part is a class of a mask, a band of an image, or all that a single query gives. What is wrong with one is said with its name.
+A part is a class of a mask, a band of an image, or all that a single query gives; or what is ignored in a mask (`ignoring`).
+What is wrong with one is said with its name.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from .features import Source
 
 MOST = 2**31 // STRIDE - 1  # parts of a layer: n is an int4
+MOST_AREAS = 4000  # of which small areas are counted
+LARGE = 16  # pixels: an area as large as this covers a centre, if it is not far thinner than any feature
 EXPECTED = "neither geom nor rast{hint}. Expected geom, with value and priority if wanted, or rast"
 
 
@@ -32,13 +35,14 @@ class Part:
     source: Source
     value: float | str = 1  # a number, or a table's column; a query's own column value goes before it, but not in a class
     where: tuple[str, ...] = ()  # conditions on a table's columns, all of which hold
-    kind: str = ""  # class or band; none where the layer has but one part
+    kind: str = ""  # class, band or coverage; none where the layer has but one part
     name: str = ""
+    value_of_all: float | None = None  # what all of it burns, whatever the query says of value and priority
 
     @property
     def called(self) -> str:
         """As an error names it."""
-        return f"{self.kind} {self.name!r}"
+        return f"{self.kind} {self.name!r}" if self.name else self.kind
 
     @property
     def is_table(self) -> bool:
@@ -62,6 +66,8 @@ class Found:
 
     part: Part
     rows: features.Rows
+    buffer: float | None  # ground metres
+    again: bool = False  # the query of another part, whose plan and errors are told there
 
     @property
     def is_raster(self) -> bool:
@@ -101,15 +107,26 @@ def burn(
     rows, alone, warnings = [], {}, []
     for rank, one in enumerate(found):
         try:
-            rows.append(_select(one, rank, tiles.grid, wish, alone=len(found) == 1))
+            rows.append(_select(one, rank, tiles.grid, alone=len(found) == 1))
             select = _burnt(number, rows[-1:], tiles.grid, wish)
-            said = query.findings(db, tiles, one.rows.text, select, one.rows.srid)
+            said = [] if one.again else query.findings(db, tiles, one.rows.text, select, one.rows.srid)
         except (QueryError, DataError, MissingError, ConfigError) as error:
             raise type(error)(_named(one.part, str(error))) from error
         warnings += [_named(one.part, text) for text in said]
-        if one.part.kind:
+        if one.part.kind and not one.again:
             alone[one.part.called] = select.as_string(None)
     return _burnt(number, rows, tiles.grid, wish).as_string(None), alone, tuple(warnings)
+
+
+def small(found: Sequence[Found], grid: Grid) -> str:
+    """The SELECT that counts the areas on the relation tiles, and those of them that cover no pixel's centre."""
+    rows = [_select(one, rank, grid, alone=len(found) == 1) for rank, one in enumerate(found)]
+    sx, sy = grid.pixel
+    select = compose(
+        "small_areas", features=sql.SQL("\nUNION ALL\n").join(rows), singles=features.singles("r"), most=MOST_AREAS,
+        large=LARGE * sx * sy,
+    )  # fmt: skip
+    return select.as_string(None)
 
 
 def where_of(found: Sequence[Found], grid: Grid) -> str:
@@ -127,12 +144,12 @@ def _ask(db: Database, tiles: Tiles, part: Part, wish: Wish) -> Found:
         table = db.table(str(part.source))
         kinds = {c.type for c in table.columns if wish.column in (None, c.name)}
         if "raster" in kinds and not kinds & {"geometry", "geography"}:
-            return _held(Found(part, features.Rows("", srid, sql.Composed([]), {"rast": "raster"})))
+            return _held(Found(part, features.Rows("", srid, sql.Composed([]), {"rast": "raster"}), None))
         srid, text = features.of_table(db, table, value=part.value, where=part.where, column=wish.column)
     else:
         text = query.text_of(part.source)
     rows = features.rows(db, tiles, text, srid, reach=None if wish.buffer is None else max(wish.buffer, 0))
-    return _held(Found(part, rows))
+    return _held(Found(part, rows, wish.buffer))
 
 
 def _held(found: Found) -> Found:
@@ -151,19 +168,22 @@ def _held(found: Found) -> Found:
     return found
 
 
-def _select(found: Found, rank: int, grid: Grid, wish: Wish, *, alone: bool) -> sql.Composed:
+def _select(found: Found, rank: int, grid: Grid, *, alone: bool) -> sql.Composed:
     columns, geometry = found.rows.columns, features.geometry(grid)
-    if wish.buffer is not None:
+    if found.part.value_of_all is None:
+        value = features.value(columns, found.part.value)
+    else:
+        columns, value = {}, sql.Literal(found.part.value_of_all)
+    if found.buffer is not None:
         metres = sql.SQL(
             "ST_Scale(ST_Buffer(ST_Scale({}, tile.metre_x, tile.metre_y), {}::float8), 1 / tile.metre_x, 1 / tile.metre_y)"
         )
-        geometry = metres.format(geometry, wish.buffer)
+        geometry = metres.format(geometry, found.buffer)
     priority: sql.Composable = sql.SQL("0::int8")
     if "priority" in columns:
         priority = sql.SQL("u.priority") if alone else compose("features_priority")
     return compose(
-        "features", rank=rank, source=found.rows.source, geometry=geometry, value=features.value(columns, found.part.value),
-        priority=priority,
+        "features", rank=rank, source=found.rows.source, geometry=geometry, value=value, priority=priority,
     )  # fmt: skip
 
 
@@ -171,6 +191,6 @@ def _burnt(number: int, rows: Sequence[sql.Composed], grid: Grid, wish: Wish) ->
     sx, sy = grid.pixel
     return compose(
         "labels", layer=number, features=sql.SQL("\nUNION ALL\n").join(rows), stride=STRIDE,
-        clipped=features.clipped(grid, all_touched=wish.all_touched), touched=wish.all_touched,
+        singles=features.singles("r"), clipped=features.clipped(grid, all_touched=wish.all_touched), touched=wish.all_touched,
         beyond_x=1.5 * sx, beyond_y=1.5 * sy,
     )  # fmt: skip

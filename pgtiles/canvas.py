@@ -20,6 +20,10 @@ from .wkb import LIMITS, Raster, decode
 
 STRIDE = 2**20  # n of a burned row: its class's or band's place, from 0, times this, and the row's own number there
 EDGED, UNITED = 2, 3  # values of warped rows: with a last band that is 0 where there is no source; joined by ST_Union
+UNBOUNDED = (
+    "a geometry has a coordinate that is not a number, infinite or far beyond the Earth, so nobody knows what it covers: mend "
+    "it in its table, or leave it out of the query"
+)
 ALIGNED = 1e-3  # px: what lies nearer than this to the lattice lies on it; ST_Union's own tolerance
 
 Window = tuple[int, int, int, int]  # first and last row, first and last column, the last ones excluded
@@ -77,12 +81,15 @@ class Pixels:
 @dataclass(frozen=True)
 class Mask:
     """Burned features: a tile is (height, width), or (bands, height, width). A fragment says where, the row's value says what,
-    and its n, where there are bands, in which.
+    and its n, where there are bands, in which; else of which part it is.
     """
 
     shape: tuple[int, ...]
     dtype: str
     fill: float
+    ignored: float = 0  # the value of pixels beyond the coverage
+    beneath: int = 0  # how many parts, the first ones, are no features, but what is ignored around them
+    coverage: int | None = None  # the part that says where anything is known
 
     def page(self, tiles: Tiles) -> Page:
         """An empty page for these tiles."""
@@ -119,23 +126,32 @@ class Ground:
 class _MaskPage:
     def __init__(self, sheet: Mask, tiles: Tiles) -> None:
         self.ground, self.array = Ground(tiles), _filled(len(tiles), sheet.shape, sheet.dtype, sheet.fill)
+        self.sheet, self.covered = sheet, None if sheet.coverage is None else np.zeros(self.array.shape, np.bool_)
 
     def paste(self, tile: int, n: int, value: float, data: memoryview) -> bool:
+        if not data:
+            raise DataError(UNBOUNDED)
         raster = decode(data)
         if not (window := self.ground.window(raster, tile)):
             return False
         (y0, y1, x0, x1), (top, left) = window
-        band = (n // STRIDE,) if self.array.ndim == 4 else ()
+        part = n // STRIDE
+        burned = raster.pixels[0, y0 - top : y1 - top, x0 - left : x1 - left].view(np.bool_)
+        if self.covered is not None and part == self.sheet.coverage:
+            self.covered[tile, y0:y1, x0:x1] |= burned
+            return False
+        band = (part,) if self.array.ndim == 4 else ()
         target = self.array[(tile, *band, slice(y0, y1), slice(x0, x1))]
         if not fits(value, target.dtype):
             raise DataError(
                 f"{f'band {band[0] + 1}: ' if band else ''}value {value:g} does not fit dtype={target.dtype.name!r}"
             )
-        burned = raster.pixels[0, y0 - top : y1 - top, x0 - left : x1 - left].view(np.bool_)
         np.copyto(target, target.dtype.type(value), where=burned)
-        return True
+        return part >= self.sheet.beneath
 
     def arrays(self, name: str) -> Arrays:
+        if self.covered is not None:
+            np.copyto(self.array, self.array.dtype.type(self.sheet.ignored), where=~self.covered)
         return {name: self.array}
 
 

@@ -32,7 +32,7 @@ from . import load as loading
 from .database import Database
 from .errors import ConfigError, PgtilesError, PgtilesWarning
 from .legend import colours_of
-from .reading import Plan, read_batch
+from .reading import Plan, lost_in_words, read_batch, too_small
 from .server import LocalServer
 from .starter import PICTURE, propose
 from .template import folder
@@ -265,6 +265,9 @@ def _check(db: Database, view: View, count: int) -> None:
                 f"layer '{layer.name}': {slow} of {len(tiles)} tiles joined by ST_Union, which is slower: scenes overlap, "
                 "leave holes or differ in nodata, or the bands differ in type", markup=False,
             )  # fmt: skip
+    for layer, areas, lost in too_small(db, plan, tiles):
+        if lost:
+            out.print(lost_in_words(layer, areas, lost, plan.grid), markup=False)
     _say_empty(plan, empty, len(tiles))
 
 

@@ -42,6 +42,18 @@ IN_FILES = (
 TOO_LARGE = re.compile(r"exceed the maximum \(65535|invalid memory alloc request size|out of memory", re.I)
 
 
+# What PostGIS says of geometries that it can't place or widen, and what to do about it.
+GEOMETRIES = (
+    (r"unknown \(0\) SRID", "a geometry says not where it lies (SRID 0): ST_SetSRID(geom, 4326) says so in the query"),
+    (r"Unknown geometry type", "flatten it in the query: (ST_Dump(geom)).geom gives the faces of a surface one by one"),
+    (
+        r"[Ii]nvalid coordinate|projection domain|tolerance condition",
+        "a coordinate is not a number, or lies where its SRID or the tiles' is not defined: mend it, leave its row out, or cut "
+        "it, ST_Intersection(geom, <the land at hand>)",
+    ),
+)
+
+
 class _Connection(psycopg.Connection[tuple[Any, ...]]):
     """A connection that keeps what the server remarks (psycopg swallows an error raised in a notice handler)."""
 
@@ -321,6 +333,7 @@ def _translate(error: psycopg.Error, where: str) -> PgtilesError:
             "\na raster holds at most 65535 pixels a side and 1 GB. A line is burned in whole segments: cut very long ones, "
             "ST_Segmentize(geom, 1000), or buffer the line; store imagery in blocks (pgtiles load raster makes them of 128 px)"
         )
+    hint = next((f"\n{text}" for pattern, text in GEOMETRIES if re.search(pattern, said)), hint)
     if FILES.search(said):
         return MissingError(f"{where}: {said.partition(': ')[2] or said}\n{IN_FILES}")
     query = QueryError(" ".join(filter(None, [said, hint])))

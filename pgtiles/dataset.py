@@ -23,12 +23,13 @@ from .database import Database
 from .errors import ConfigError, PgtilesWarning
 from .grid import Tiles
 from .layers import Layer
-from .reading import Batch, Plan, read_batch
+from .reading import Batch, Plan, lost_in_words, read_batch, too_small
 from .timeseries import Steps
 
 Sample = dict[str, Any]
 Transform = Callable[[Sample, torch.Generator], Sample]
 
+FEW = 0.01  # of the areas: that fewer cover no pixel's centre is worth no warning (`pgtiles check` tells)
 SINGLE = 16  # tiles that one statement reads where tiles are handed out one by one
 
 
@@ -76,6 +77,9 @@ class TileDataset(IterableDataset[Sample]):
         self.seed, self.connections, self.transform = seed, connections, transform
         self.plan = Plan.open(self.db, tiles, layers)
         self.classes = {layer.name: layer.classes for layer in self.plan.layers if layer.classes}
+        for layer, areas, lost in too_small(self.db, self.plan, tiles):
+            if lost >= FEW * areas:
+                warnings.warn(lost_in_words(layer, areas, lost, tiles.grid), PgtilesWarning, stacklevel=2)
         self.db.close()
         # In shared memory, because the workers of a DataLoader hold copies: the epoch under way, the one after it, and whether
         # anybody says which it is; and where the workers that loader() is about to start note what they read.

@@ -99,6 +99,11 @@ def geometry(grid: Grid) -> sql.Composed:
     return sql.SQL("ST_Transform(ST_Force2D(u.geom::geometry), {}::int4)").format(grid.srid)
 
 
+def singles(row: str) -> sql.Composed:
+    """The single geometries of the geometry of a row by this name."""
+    return compose("singles", geometry=sql.SQL("{}.geom").format(sql.SQL(row)))
+
+
 def clipped(grid: Grid, *, all_touched: bool = False) -> sql.Composed:
     """As much of a geometry as has to be burned on a tile; all_touched: its areas for two pixels more."""
     (sx, sy), envelope = grid.pixel, sql.SQL("g.envelope")

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
-from . import features, legend
-from .burning import Part, Wish, ask, burn, parts_of, where_of
+from . import features, ignoring, legend
+from .burning import Part, Wish, ask, burn, parts_of, small, where_of
 from .canvas import Mask, Pixels, fits
 from .database import Database
 from .errors import ConfigError, DataError, MissingError, PgtilesWarning, QueryError
@@ -129,6 +129,10 @@ class Labels:
     dtype: of the mask; uint8 travels faster through a DataLoader.
     resolution: as for `Imagery`, of a mask in its own height and width.
     resampling: of a label raster off the tiles' lattice: nearest, or mode, the commonest of the pixels below.
+    ignore_index: the value of pixels that a trainer leaves out, as told by one or more of the next three. 255 by custom.
+    coverage: SQL that gives ``geom``, a table's name, or a shapely geometry in the tiles' SRID: what lies beyond it is ignored.
+    contact: ground metres around each feature that are ignored, beneath all features.
+    ignore_missing: the key of an `Imagery` layer with ``valid=True`` in the same dataset: where it has no data is ignored.
 
     Features are burned by ascending priority, then ascending value: the greater lies on top; within a class where there are
     classes. A sample is (height, width).
@@ -148,6 +152,10 @@ class Labels:
     dtype: str = "int64"
     resolution: float | tuple[float, float] | None = None
     resampling: str = "nearest"
+    ignore_index: float | None = None
+    coverage: ignoring.Coverage | None = None
+    contact: float | None = None
+    ignore_missing: str | None = None
 
     def __post_init__(self) -> None:
         _check_buffer(self.buffer)
@@ -171,6 +179,7 @@ class Labels:
             self._check_classes()
         elif self.order != "last":
             raise ConfigError("order= goes with classes: in a query, the column priority says what lies on top")
+        self._ignore.check(self.dtype, self._parts)
 
     def _check_classes(self) -> None:
         if self.value != 1:
@@ -207,6 +216,10 @@ class Labels:
             parts.sort(key=lambda part: float(part.value))
         return parts[::-1] if self.order in {"first", "min"} else parts
 
+    @property
+    def _ignore(self) -> ignoring.Ignore:
+        return ignoring.Ignore(self.ignore_index, self.coverage, self.contact, self.ignore_missing)
+
     def open(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
         """Have the server check the query, and read its plan."""
         wish = Wish(self.srid, self.column, self.buffer, self.all_touched)
@@ -215,15 +228,19 @@ class Labels:
             return self._open_rasters(db, tiles, name, number)
         if self.resampling != "nearest":
             raise ConfigError(f"resampling={self.resampling!r} goes with a label raster: geometries are burned as they lie")
-        select, parts, said = burn(db, tiles, number, found, wish)
+        every, sheet = ignoring.parts(db, tiles, self._ignore, found, Mask(tiles.grid.shape, self.dtype, self.background), wish)
+        select, parts, said = burn(db, tiles, number, every, wish)
         return OpenLayer(
-            name, select, Mask(tiles.grid.shape, self.dtype, self.background), path="burned", why=where_of(found, tiles.grid),
-            warnings=said, parts=parts, classes={int(one.part.value): one.part.name for one in found if one.part.kind},
+            name, select, sheet, path="burned", why=where_of(found, tiles.grid), warnings=said, parts=parts,
+            classes={int(one.part.value): one.part.name for one in found if one.part.kind}, ignore_index=self.ignore_index,
+            ignore_missing=self.ignore_missing or "", small="" if self.all_touched else small(found, tiles.grid),
         )  # fmt: skip
 
     def _open_rasters(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
         if self.buffer is not None or self.where is not None:
             raise ConfigError(f"buffer= and where= go with geometries; {self.source!s:.60} gives rasters")
+        if self.coverage is not None or self.contact is not None:
+            raise ConfigError(f"coverage= and contact= go with geometries; {self.source!s:.60} gives rasters")
         opened = open_rasters(
             db, tiles, name, number, source=cast("str", self.source), bands=(1,), resampling=self.resampling,
             column=self.column, dtype=self.dtype, srid=self.srid,
@@ -234,7 +251,9 @@ class Labels:
             names = legend.names_in(table.require(table.column("raster", self.column)).comment)
         counted = cast("Pixels", opened.sheet).counted
         sheet = Pixels(tiles.grid.shape, self.dtype, self.background, holes=True, counted=counted)
-        return replace(opened, sheet=sheet, classes=names)
+        return replace(
+            opened, sheet=sheet, classes=names, ignore_index=self.ignore_index, ignore_missing=self.ignore_missing or ""
+        )
 
 
 @dataclass(frozen=True)
@@ -303,5 +322,5 @@ def open_layers(db: Database, tiles: Tiles, layers: dict[str, Layer]) -> tuple[O
 
 
 def _named(name: str, said: str) -> str:
-    """With the layer's name in front; that of a class or of a band follows it at once."""
-    return f"layer {name!r}, {said}" if said.startswith(("class ", "band ")) else f"layer {name!r}: {said}"
+    """With the layer's name in front; that of a class or of a band, or a coverage, follows it at once."""
+    return f"layer {name!r}, {said}" if said.startswith(("class ", "band ", "coverage: ")) else f"layer {name!r}: {said}"

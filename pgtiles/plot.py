@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PALETTE = ("#e6194b", "#ffe119", "#4363d8", "#3cb44b", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#a9a9a9")
+IGNORED = "#404040"
 
 
 def batch(
@@ -25,6 +26,7 @@ def batch(
     colours: Mapping[int, str] | None = None,
     bands: Sequence[int] | None = None,
     background: int = 0,
+    ignore_index: int | None = None,
     count: int = 4,
     title: str | None = None,
 ) -> Figure:
@@ -40,6 +42,7 @@ def batch(
     first where there are fewer.
     count: how many tiles at most.
     background: the value that is not coloured.
+    ignore_index: the value of pixels that are left out of training: grey, and called ignored in the legend.
     title: above everything.
     """
     try:
@@ -59,8 +62,11 @@ def batch(
     shown = [column for name, array in images.items() for column in _columns(name, array[:rows], sample, bands)]
     columns = [name for name, _, _ in shown] + list(masks)
     values = sorted({int(v) for m in masks.values() for v in np.unique(m[:rows])} - {background})
-    known = sorted({*(classes or ()), *values} - {background})
+    known = sorted({*(classes or ()), *values} - {background, ignore_index})
     painted = {value: PALETTE[i % len(PALETTE)] for i, value in enumerate(known)} | dict(colours or {})
+    names = dict(classes or {})
+    if ignore_index is not None:
+        painted, names = {ignore_index: IGNORED} | painted, names | {ignore_index: "ignored"}
     height, width = next(iter(arrays.values())).shape[-2:]
     side = 2.6 * (height / width) ** 0.5, 2.6 * (width / height) ** 0.5  # inches: down, across
     figure = Figure(figsize=(side[1] * len(columns) + 0.3, side[0] * rows + 0.7), layout="constrained")
@@ -82,7 +88,6 @@ def batch(
         if "tile_id" in sample:
             axes[r, 0].set_ylabel(f"tile {int(np.asarray(sample['tile_id'])[r])}", fontsize=8)
     if values:
-        names = classes or {}
         patches = [Patch(color=painted[v], label=f"{names[v]} ({v})" if v in names else str(v)) for v in values]
         figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), 5), frameon=False, fontsize=9)
     if title:

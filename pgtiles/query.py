@@ -45,13 +45,17 @@ class OpenLayer:
     files: str = ""  # SQL that gives the files, if any, in which the rasters around the tiles keep their pixels
     parts: dict[str, str] = field(default_factory=dict)  # the same for each class or band alone, to tell which one fails
     classes: dict[int, str] = field(default_factory=dict)  # names of a mask's values, where the layer has classes
+    ignore_index: float | None = None  # the value of a mask's pixels that a trainer leaves out
+    ignore_missing: str = ""  # the layer where whose imagery is missing they are left out
+    small: str = ""  # SQL that counts, on the relation tiles, the areas and those of them that cover no pixel's centre
     resolution: tuple[float, float] | None = None  # of its own pixels, CRS units, where they are not the tiles'
 
     def at(self, tiles: Tiles) -> OpenLayer:
         """The layer, opened for these tiles in pixels of its own, for tiles in whatever pixels."""
         own = self.resolution or tiles.grid.pixel
         parts = {name: in_pixels(tiles, select) for name, select in self.parts.items()}
-        return replace(self, select=in_pixels(tiles, self.select), parts=parts, resolution=own)
+        small = self.small and in_pixels(tiles, self.small)
+        return replace(self, select=in_pixels(tiles, self.select), parts=parts, small=small, resolution=own)
 
 
 def text_of(source: str | Select[Any] | TextClause) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 from psycopg import sql
 
 from .canvas import UNITED
@@ -49,17 +50,34 @@ class Plan:
         db.require_postgis()
         opened = open_layers(db, tiles, dict(layers))
         keys = dict.fromkeys(RESERVED, "what every batch carries")
+        shapes = dict[str, tuple[int, ...] | None]()
         for layer in opened:
-            for key in layer.sheet.page(tiles[:0]).arrays(layer.name):
+            for key, array in layer.sheet.page(tiles[:0]).arrays(layer.name).items():
                 if key in keys:
                     raise ConfigError(f"layers: the key {key!r} of layer {layer.name!r} is taken by {keys[key]}: rename one")
                 keys[key] = f"layer {layer.name!r}"
+                shapes[key] = None if isinstance(array, list) else array.shape[1:]
+        for layer in opened:
+            if layer.ignore_missing:
+                _check_missing(layer, shapes)
         return cls(tiles.grid, opened)
 
     def statement(self, tiles: Tiles) -> sql.Composed:
         """The statement that reads these tiles."""
         body = "\nUNION ALL\n".join(f"(\n{layer.select}\n)" for layer in self.layers)
         return over(tiles, sql.SQL(body))  # composed when the layers were opened
+
+
+def _check_missing(layer: OpenLayer, shapes: Mapping[str, tuple[int, ...] | None]) -> None:
+    """Raise `ConfigError` where a layer can't ask another one where imagery is missing."""
+    other, shape = layer.ignore_missing, shapes[layer.name]
+    said = f"layer {layer.name!r}: ignore_missing={other!r}: "
+    if other not in shapes:
+        raise ConfigError(f"{said}expected the key of a layer in the same dataset; they are {', '.join(shapes)}")
+    if (valid := f"{other}_valid") not in shapes:
+        raise ConfigError(f"{said}that layer does not tell where it has data: give it valid=True, as in Imagery(…, valid=True)")
+    if shapes[valid] != shape:
+        raise ConfigError(f"{said}a tile there is {shapes[valid]}, this layer's {shape}: they have to be of one shape")
 
 
 class Batch(NamedTuple):
@@ -77,6 +95,28 @@ def read(db: Database, tiles: Tiles, layers: Mapping[str, Layer]) -> Sample:
     and ``tile_id`` (N,) int64.
     """
     return read_batch(db, Plan.open(db, tiles, layers), tiles).sample
+
+
+def too_small(db: Database, plan: Plan, tiles: Tiles) -> list[tuple[OpenLayer, int, int]]:
+    """Of each layer that has areas, how many lie on the first tiles, and how many of them cover no pixel's centre."""
+    counted = []
+    for layer in plan.layers:
+        if layer.small:
+            try:
+                [(areas, lost)] = db.query(over(tiles[:16], sql.SQL(layer.small)))
+            except (QueryError, MissingError, DataError):
+                continue  # that it can't be read is said, with its tile, when it is read
+            counted += [(layer, areas, lost)] if areas else []
+    return counted
+
+
+def lost_in_words(layer: OpenLayer, areas: int, lost: int, grid: Grid) -> str:
+    """What a person should know of areas that cover no pixel's centre."""
+    pixel = " × ".join(f"{side:g}" for side in dict.fromkeys(layer.resolution or grid.pixel))
+    return (
+        f"layer {layer.name!r}: {lost} of {areas} areas on the first tiles cover no pixel's centre at {pixel} CRS units a "
+        "pixel and are not burned: all_touched=True keeps them"
+    )
 
 
 def read_batch(db: Database, plan: Plan, tiles: Tiles) -> Batch:
@@ -153,6 +193,10 @@ class _Canvas:
         arrays: Sample = {}
         for layer, page in zip(self.layers, self.pages, strict=True):
             arrays |= page.arrays(layer.name)
+        for layer in self.layers:
+            if layer.ignore_missing:
+                mask = arrays[layer.name]
+                np.copyto(mask, mask.dtype.type(layer.ignore_index), where=~arrays[f"{layer.ignore_missing}_valid"])
         return arrays
 
     def _null(self, row: bytes) -> PgtilesError:

@@ -65,8 +65,8 @@ class Boxes:
         rows, slots = _asked(self, db, tiles)
         (height, width), (scale_x, scale_y) = tiles.grid.shape, tiles.grid.pixel
         select = compose(
-            "boxes", layer=number, **slots, min_overlap=float(self.min_overlap), scale_x=scale_x, scale_y=scale_y, width=width,
-            height=height,
+            "boxes", layer=number, **slots, singles=features.singles("f"), min_overlap=float(self.min_overlap), scale_x=scale_x,
+            scale_y=scale_y, width=width, height=height,
         )  # fmt: skip
         said = query.findings(db, tiles, rows.text, select, rows.srid)
         why = features.where_it_lies([rows.srid], tiles.grid, "measured in the tile's pixels")
@@ -102,7 +102,7 @@ class Instances:
         rows, slots = _asked(self, db, tiles)
         select = compose(
             "instances", layer=number, **slots, priority=sql.SQL("u.priority") if "priority" in rows.columns else ZERO,
-            clipped=features.clipped(tiles.grid),
+            clipped=features.clipped(tiles.grid), singles=features.singles("f"),
         )  # fmt: skip
         said = query.findings(db, tiles, rows.text, select, rows.srid)
         why = features.where_it_lies([rows.srid], tiles.grid, "burned on the tile's pixels, one by one")

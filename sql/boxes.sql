@@ -1,6 +1,6 @@
 -- The boxes of the features in the batch's tiles, in pixels: x to the right and y down from each tile's upper left corner.
 -- slots: layer (its number), source (user_query.sql), geometry (of a row, in the tiles' SRID), value, id (of a row), numbered
---        (whether the query gives ids), min_overlap, scale_x, scale_y (CRS units a pixel), width, height (pixels)
+--        (whether the query gives ids), singles (singles.sql), min_overlap, scale_x, scale_y (CRS units a pixel), width, height (pixels)
 -- rows: tile, layer, n (the order of the boxes), value (the label), data: x0, y0, x1, y1 (float8) and the id (int8)
 -- index: whatever serves the user's condition on her geometry column
 -- The box is that of the feature's part inside the tile, and not the feature's box cut at the edge: they differ where it is
@@ -59,7 +59,7 @@ FROM (
                             d.geom,
                             ST_XMin(d.geom) >= ST_XMin(f.envelope) AND ST_XMax(d.geom) <= ST_XMax(f.envelope)
                             AND ST_YMin(d.geom) >= ST_YMin(f.envelope) AND ST_YMax(d.geom) <= ST_YMax(f.envelope) AS whole
-                        FROM ST_Dump(ST_CurveToLine(f.geom)) AS d
+                        FROM {singles} AS d
                         OFFSET 0
                     ) AS d
                     OFFSET 0

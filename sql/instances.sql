@@ -1,6 +1,6 @@
 -- The features of the batch's tiles, each burned by itself on its tile's own pixels.
 -- slots: layer (its number), source (user_query.sql), geometry (of a row, in the tiles' SRID), value, id, priority (of a row),
---        numbered (whether the query gives ids), clipped (clipped.sql)
+--        numbered (whether the query gives ids), clipped (clipped.sql), singles (singles.sql)
 -- rows: tile, layer, n (the order to paste in: the feature's number in its tile times 3, and the dimension of what is burned),
 --       value (the label), data: the id (int8), then a fragment, a mask (1 burned, 0 nodata) as large as the burned feature
 -- index: whatever serves the user's condition on her geometry column
@@ -39,7 +39,7 @@ FROM (
                     OFFSET 0
                 ) AS r
             ) AS f
-            CROSS JOIN LATERAL ST_Dump(ST_CurveToLine(f.geom)) AS d
+            CROSS JOIN LATERAL {singles} AS d
             OFFSET 0
         ) AS g
     ) AS c

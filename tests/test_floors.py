@@ -15,6 +15,7 @@ FLOORS = [
     {"query", "newtable", "outdb", "resampling"},
     {"features", "firstlabel", "timeseries"},
     {"rasters", "burning", "rastertable", "vectortable", "osmtables"},
+    {"ignoring"},
     {"layers", "sampletables", "chiptable"},
     {"reading", "load", "targets"},
     {"dataset", "plot", "view"},

@@ -363,8 +363,8 @@ def test_ignored_pixels_add_nothing_to_the_loss(osm):
 # -- what the page opens with
 
 
-def opening(section):
-    [(language, code)] = OPENING[section]
+def opening(section, number=0):
+    language, code = OPENING[section][number]
     if language == "sql":
         return Labels(code)
     names = {}
@@ -450,18 +450,46 @@ def test_priority_null_lies_above_all(osm):
     )
 
 
-def test_ignore(osm):
+def test_ignore_by_options(osm):
+    """Features within 1.5 m of which, at the tile's own metres, and beyond all land use, pixels are ignored."""
+    degrees, geod = pyproj.Transformer.from_crs(3067, 4326, always_xy=True).transform, pyproj.Geod(ellps="WGS84")
+
+    def classes(osm, box):
+        (xmin, ymin, xmax, ymax), (x, y) = box.bounds, box.centroid.coords[0]
+        ends = ((xmin, y, xmax, y), (x, ymin, x, ymax))
+        scale = np.array([geod.inv(*degrees(a, b), *degrees(c, d))[2] / (c - a + d - b) for a, b, c, d in ends])
+        for row in near(osm.polygons, box, 5):
+            value = 2 if row["building"] else 1
+            if row["building"] or row["leisure"] == "park":
+                wide = shapely.transform(row.way, lambda p: p * scale).buffer(1.5, quad_segs=8)
+                yield 0, IGNORED, shapely.transform(wide, lambda p: p / scale)
+                yield value, value, row.way
+            if row["leisure"] == "park" and row["building"]:
+                yield 1, 1, row.way
+
+    def labelled(osm, box, i):
+        mapped = burned([(0, 1, row.way) for row in near(osm.polygons, box) if row["landuse"]], tiles, i)
+        return np.where(mapped == 1, burned(list(classes(osm, box)), tiles, i), IGNORED)
+
+    tiles = spread(osm)
+    mask = read(osm.db, tiles, {"mask": opening("Ignore")})["mask"]
+    for i in range(len(tiles)):
+        np.testing.assert_array_equal(mask[i], labelled(osm, shapely.box(*tiles.bounds[i]), i))
+    assert set(np.unique(mask)) == {0, 1, 2, IGNORED}
+
+
+def test_ignore_by_values(osm):
     def pitches(osm, box):
         yield from ((0, 1, row.way) for row in near(osm.polygons, box) if row["leisure"] == "pitch")
         yield from ((0, 0, row.way) for row in near(osm.polygons, box) if row["leisure"] == "park")
 
     tiles = spread(osm)
-    mask = read(osm.db, tiles, {"mask": opening("Ignore")})["mask"]
+    mask = read(osm.db, tiles, {"mask": opening("Ignore", 1)})["mask"]
     compare(mask, osm, tiles, pitches, background=IGNORED)
     assert set(np.unique(mask)) == {0, 1, IGNORED}
 
 
 def test_every_block_of_the_opening_is_run_here():
     assert [(section, len(blocks)) for section, blocks in OPENING.items() if blocks] == [
-        ("SRID", 1), ("Metres", 1), ("Overlap", 1), ("Classes", 1), ("Ignore", 1),
+        ("SRID", 1), ("Metres", 1), ("Overlap", 1), ("Classes", 1), ("Ignore", 2),
     ]  # fmt: skip

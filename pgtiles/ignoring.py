@@ -1,0 +1,89 @@
+"""Pixels of a mask that a trainer leaves out: beyond what was mapped, around features, and where imagery is missing.
+
+The first two are parts of the burn. A band around features is the features once more, widened and beneath all; a coverage is
+burned into a map of its own, and what it leaves is ignored, whatever was burned there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .burning import MOST, Found, Part, Wish, ask
+from .canvas import Mask, fits
+from .database import Database
+from .errors import ConfigError
+from .grid import Tiles
+from .template import compose
+
+if TYPE_CHECKING:
+    from sqlalchemy import Select, TextClause
+
+    Coverage = str | Select[Any] | TextClause | Any  # or a shapely geometry in the tiles' SRID
+
+
+@dataclass(frozen=True)
+class Ignore:
+    """What a layer says of ignored pixels."""
+
+    index: float | None  # their value
+    coverage: Coverage | None
+    contact: float | None  # ground metres around each feature
+    missing: str | None  # the layer where whose imagery is missing
+
+    def check(self, dtype: str, classes: Sequence[Part]) -> None:
+        """Raise `ConfigError` where it does not go together."""
+        index, coverage, contact = self.index, self.coverage, self.contact
+        sources = {"coverage": coverage, "contact": contact, "ignore_missing": self.missing}
+        given = [f"{name}=" for name, source in sources.items() if source is not None]
+        if index is None:
+            if given:
+                raise ConfigError(f"{given[0]} says what is ignored: ignore_index= has to say by which value, 255 by custom")
+            return
+        if not given:
+            raise ConfigError(
+                f"ignore_index={index!r} goes with what is ignored: coverage= (what lies beyond it), contact= (metres around "
+                "features) or ignore_missing= (where that layer's imagery is missing)"
+            )
+        if isinstance(index, bool) or not isinstance(index, int | float) or not fits(index, np.dtype(dtype)):
+            raise ConfigError(f"ignore_index={index!r} does not fit dtype={dtype!r}")
+        if taken := [part for part in classes if part.kind and part.value == index]:
+            raise ConfigError(f"ignore_index={index!r} is what class {taken[0].name!r} burns: expected a value of its own")
+        if contact is not None and not 0 < contact < math.inf:
+            raise ConfigError(f"contact={contact!r}: expected ground metres, above 0")
+        if coverage is not None and not (isinstance(coverage, str) or hasattr(coverage, "compile") or _is_shape(coverage)):
+            raise ConfigError(f"coverage={coverage!r:.80}: expected SQL that gives geom, a table, or a shapely geometry")
+
+
+def parts(
+    db: Database, tiles: Tiles, ignore: Ignore, found: Sequence[Found], sheet: Mask, wish: Wish
+) -> tuple[list[Found], Mask]:
+    """The parts of a layer with those that are ignored, the lowest first, and its sheet, which knows them."""
+    if ignore.index is None:
+        return list(found), sheet
+    beneath, above = list[Found](), list[Found]()
+    if ignore.contact is not None:
+        wider = replace(wish, buffer=(wish.buffer or 0) + ignore.contact)
+        bands = [ask(db, tiles, replace(one.part, value_of_all=ignore.index), wider) for one in found]
+        beneath = [replace(band, again=True) for band in bands]
+    if ignore.coverage is not None:
+        part = Part(_query(ignore.coverage, tiles), kind="coverage", value_of_all=1)
+        above = [ask(db, tiles, part, Wish(None if _is_shape(ignore.coverage) else wish.srid))]
+    every = [*beneath, *found, *above]
+    if len(every) > MOST + 1:
+        raise ConfigError(f"{len(found)} classes with contact=: expected {MOST // 2} at most")
+    return every, replace(sheet, ignored=ignore.index, beneath=len(beneath), coverage=len(every) - 1 if above else None)
+
+
+def _query(coverage: Any, tiles: Tiles) -> Any:
+    if not _is_shape(coverage):
+        return coverage
+    return compose("coverage_shape", shape=str(coverage.wkb_hex), srid=tiles.grid.srid).as_string(None)
+
+
+def _is_shape(coverage: Any) -> bool:
+    return hasattr(coverage, "wkb_hex")
