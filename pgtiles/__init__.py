@@ -14,27 +14,29 @@ if TYPE_CHECKING:
     from . import errors, load, plot, samples, targets, tile
     from .database import Database
     from .dataset import TileDataset
-    from .grid import Grid, Split, Tiles
-    from .layers import Imagery, Labels, Vectors
+    from .grid import Grid
+    from .imagery import Imagery
+    from .labels import Labels, Vectors
     from .reading import read
     from .server import LocalServer
     from .targets import Boxes, Instances, Value
+    from .tiles import Split, Tiles
     from .timeseries import TimeSeries
 
 _HOME = {
     "Boxes": "targets",
     "Database": "database",
     "Grid": "grid",
-    "Imagery": "layers",
+    "Imagery": "imagery",
     "Instances": "targets",
-    "Labels": "layers",
+    "Labels": "labels",
     "LocalServer": "server",
-    "Split": "grid",
+    "Split": "tiles",
     "TileDataset": "dataset",
-    "Tiles": "grid",
+    "Tiles": "tiles",
     "TimeSeries": "timeseries",
     "Value": "targets",
-    "Vectors": "layers",
+    "Vectors": "labels",
     "read": "reading",
 }
 

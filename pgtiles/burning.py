@@ -16,8 +16,9 @@ from . import features, query
 from .canvas import STRIDE
 from .database import Database
 from .errors import ConfigError, DataError, MissingError, QueryError
-from .grid import Grid, Tiles
+from .grid import Grid
 from .template import compose
+from .tiles import Tiles
 
 if TYPE_CHECKING:
     from .features import Source

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError
-from .grid import Tiles
+from .errors import ConfigError, DataError
+from .tiles import Tiles
 from .wkb import LIMITS, Raster, decode
 
 STRIDE = 2**20  # n of a burned row: its class's or band's place, from 0, times this, and the row's own number there
@@ -24,6 +24,7 @@ UNBOUNDED = (
     "a geometry has a coordinate that is not a number, infinite or far beyond the Earth, so nobody knows what it covers: mend "
     "it in its table, or leave it out of the query"
 )
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "float16", "float32", "float64")
 ALIGNED = 1e-3  # px: what lies nearer than this to the lattice lies on it; ST_Union's own tolerance
 
 Window = tuple[int, int, int, int]  # first and last row, first and last column, the last ones excluded
@@ -223,6 +224,12 @@ class _PixelsPage:
         if data is not None and self.sheet.valid:
             arrays[f"{name}_valid"] = np.asarray(data.all(axis=1))
         return arrays
+
+
+def check_dtype(dtype: str | None, *more: str) -> None:
+    """Raise `ConfigError` where a layer can't have this dtype. more: names that the layer takes besides."""
+    if dtype is not None and dtype not in (*DTYPES, *more):
+        raise ConfigError(f"dtype={dtype!r}: expected one of {', '.join((*DTYPES, *more))}")
 
 
 def fits(value: float, dtype: np.dtype[Any]) -> bool:

@@ -21,9 +21,9 @@ from . import order
 from .canvas import Pixels
 from .database import Database
 from .errors import ConfigError, PgtilesWarning
-from .grid import Tiles
-from .layers import Layer
+from .query import Layer
 from .reading import Batch, Plan, lost_in_words, read_batch, too_small
+from .tiles import Tiles
 from .timeseries import Steps
 
 Sample = dict[str, Any]

@@ -10,8 +10,9 @@ from psycopg import sql
 from . import catalog, query
 from .database import Database
 from .errors import DataError, QueryError
-from .grid import Grid, Tiles
+from .grid import Grid
 from .template import compose
+from .tiles import Tiles
 
 if TYPE_CHECKING:
     from sqlalchemy import Select, TextClause

@@ -17,8 +17,8 @@ from .burning import MOST, Found, Part, Wish, ask
 from .canvas import Mask, fits
 from .database import Database
 from .errors import ConfigError
-from .grid import Tiles
 from .template import compose
+from .tiles import Tiles
 
 if TYPE_CHECKING:
     from sqlalchemy import Select, TextClause

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from psycopg import sql
@@ -19,8 +19,8 @@ from .canvas import Sheet
 from .catalog import Column, Table
 from .database import Database
 from .errors import ConfigError, QueryError
-from .grid import Tiles
 from .template import compose
+from .tiles import Tiles
 
 if TYPE_CHECKING:
     from sqlalchemy import Select, TextClause
@@ -56,6 +56,13 @@ class OpenLayer:
         parts = {name: in_pixels(tiles, select) for name, select in self.parts.items()}
         small = self.small and in_pixels(tiles, self.small)
         return replace(self, select=in_pixels(tiles, self.select), parts=parts, small=small, resolution=own)
+
+
+class Layer(Protocol):
+    """What reading needs of a layer."""
+
+    def open(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
+        """Ask the server what is there and decide how this layer is read."""
 
 
 def text_of(source: str | Select[Any] | TextClause) -> str:

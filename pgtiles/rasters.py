@@ -18,10 +18,10 @@ from .canvas import ALIGNED, Pixels, fits
 from .catalog import Header
 from .database import Database
 from .errors import ConfigError, DataError, MissingError, QueryError
-from .grid import Tiles
 from .query import OpenLayer, findings, gate, guarded, over, relation, text_of
 from .resampling import SHRINKS, doubts, kernel_of
 from .template import compose
+from .tiles import Tiles
 from .timeseries import Steps, TimeSeries, native, taken, warped
 from .wkb import PIXEL_TYPES
 
@@ -75,7 +75,7 @@ def open_rasters(
     overviews: bool = False,
     time: TimeSeries | None = None,
 ) -> OpenLayer:
-    """A layer of rasters (`layers.Imagery` tells the arguments), with the path that its pixels take and why."""
+    """A layer of rasters (`imagery.Imagery` tells the arguments), with the path that its pixels take and why."""
     kernel, said = kernel_of(db, "nearest" if resampling == MODE else resampling), list[str]()
     if isinstance(source, str) and catalog.is_table_name(source):
         found = _of_table(db, db.table(source), column, order_by, source, time)

@@ -7,6 +7,7 @@ that already lies on its tile's pixels; all that is left to do is to paste it (s
 from __future__ import annotations
 
 import struct
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -16,10 +17,10 @@ from psycopg import sql
 
 from .canvas import UNITED
 from .database import Database
-from .errors import ConfigError, DataError, MissingError, PgtilesError, QueryError
-from .grid import Grid, Tiles
-from .layers import Layer, open_layers
-from .query import OpenLayer, over
+from .errors import ConfigError, DataError, MissingError, PgtilesError, PgtilesWarning, QueryError
+from .grid import Grid
+from .query import Layer, OpenLayer, over
+from .tiles import Tiles
 
 Sample = dict[str, Any]  # an array a key, with a row a tile; a list of arrays, one a tile, where they are ragged
 
@@ -48,7 +49,7 @@ class Plan:
         if not len(tiles):
             raise ConfigError("tiles: there is no tile to read")
         db.require_postgis()
-        opened = open_layers(db, tiles, dict(layers))
+        opened = _opened(db, tiles, layers)
         keys = dict.fromkeys(RESERVED, "what every batch carries")
         shapes = dict[str, tuple[int, ...] | None]()
         for layer in opened:
@@ -78,6 +79,27 @@ def _check_missing(layer: OpenLayer, shapes: Mapping[str, tuple[int, ...] | None
         raise ConfigError(f"{said}that layer does not tell where it has data: give it valid=True, as in Imagery(…, valid=True)")
     if shapes[valid] != shape:
         raise ConfigError(f"{said}a tile there is {shapes[valid]}, this layer's {shape}: they have to be of one shape")
+
+
+def _opened(db: Database, tiles: Tiles, layers: Mapping[str, Layer]) -> tuple[OpenLayer, ...]:
+    """All layers of a dataset, opened; what is worth saying is warned of, with the layer's name in front."""
+    opened = []
+    for number, (name, layer) in enumerate(layers.items()):
+        try:
+            here = tiles.at(getattr(layer, "resolution", None))  # boxes and values have no pixels of their own
+            one = layer.open(db, here, name, number)
+            opened.append(one if here is tiles else one.at(here))
+        except (QueryError, DataError, MissingError, ConfigError) as error:
+            raise type(error)(_named(name, str(error))) from error
+    for layer_ in opened:
+        for said in layer_.warnings:
+            warnings.warn(_named(layer_.name, said), PgtilesWarning, stacklevel=4)
+    return tuple(opened)
+
+
+def _named(name: str, said: str) -> str:
+    """With the layer's name in front; that of a class or of a band, or a coverage, follows it at once."""
+    return f"layer {name!r}, {said}" if said.startswith(("class ", "band ", "coverage: ")) else f"layer {name!r}: {said}"
 
 
 class Batch(NamedTuple):

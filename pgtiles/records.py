@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .canvas import Arrays, Ground, fits
 from .errors import DataError
-from .grid import Tiles
+from .tiles import Tiles
 from .wkb import decode
 
 EXACT = 2**53  # rows bring values as float8, which holds whole numbers up to here

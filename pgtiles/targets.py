@@ -11,14 +11,13 @@ import numpy as np
 from psycopg import sql
 
 from . import features, query
-from .canvas import fits
+from .canvas import check_dtype, fits
 from .database import Database
 from .errors import ConfigError, DataError, QueryError
-from .grid import Tiles
-from .layers import check_dtype
 from .query import OpenLayer
 from .records import BoxSheet, InstanceSheet, ValueSheet
 from .template import compose
+from .tiles import Tiles
 
 if TYPE_CHECKING:
     from sqlalchemy import Select, TextClause

@@ -18,10 +18,10 @@ from .canvas import STRIDE, Arrays, Page, Pixels
 from .catalog import Table
 from .database import Database
 from .errors import ConfigError, DataError, QueryError
-from .grid import Tiles, instant
 from .template import compose
+from .tiles import Tiles, instant
 
-Moment = str | date | datetime | np.datetime64  # as `grid.instant` reads it
+Moment = str | date | datetime | np.datetime64  # as `tiles.instant` reads it
 STAMP = struct.Struct(">d")  # what stands before a fragment: seconds since 1970
 MOST = 2**31 // STRIDE - 1  # steps that n, an int4, can tell apart
 KINDS = {"date", "timestamp", "timestamptz"}

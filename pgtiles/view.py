@@ -15,9 +15,12 @@ import typer
 from .catalog import is_table_name
 from .database import Database
 from .errors import ConfigError, MissingError
-from .grid import Grid, Tiles
-from .layers import Imagery, Labels, Layer
+from .grid import Grid
+from .imagery import Imagery
+from .labels import Labels
+from .query import Layer
 from .reading import Plan
+from .tiles import Tiles
 
 Url = Annotated[str | None, typer.Option(help="postgresql://user@host:port/dbname")]
 

@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "pgtiles"
 FLOORS = [
     {"errors"},
     {"template", "programs", "grid", "order", "wkb", "samples", "tile", "legend"},
+    {"tiles"},
     {"server", "rasterfile", "vectorfile", "osm2pgsql", "canvas"},
     {"catalog", "records"},
     {"database"},
@@ -16,7 +17,7 @@ FLOORS = [
     {"features", "firstlabel", "timeseries"},
     {"rasters", "burning", "rastertable", "vectortable", "osmtables"},
     {"ignoring"},
-    {"layers", "sampletables", "chiptable"},
+    {"imagery", "labels", "sampletables", "chiptable"},
     {"reading", "load", "targets"},
     {"dataset", "plot", "view"},
     {"starter"},
