@@ -5,11 +5,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test lint bench docs clean postgis
+.PHONY: demo test lint bench bench-quick bench-peers docs clean postgis
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 demo: $(READY) postgis  ## train a road model on a real scene, straight out of PostGIS
 	$(BIN)/pgtiles demo
@@ -23,14 +23,19 @@ lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(READY) postgis  ## tiles per second, beside a plain prototype of the same idea
-	$(BIN)/python benchmarks/bench.py
+bench: $(READY) postgis  ## tiles per second, beside TorchGeo (make bench-peers), rasterio and SQL by hand; BENCH='--vectors helsinki' …
+	$(BIN)/python benchmarks/bench.py $(BENCH)
+
+bench-quick: $(READY) postgis  ## the same in two minutes: do all contestants' pixels agree?
+	$(BIN)/python benchmarks/bench.py --quick $(BENCH)
+
+bench-peers: .venv-peers/ready  ## TorchGeo in an environment of its own, 1.6 GB, for make bench
 
 docs: $(READY)  ## the documentation site, into build/site; open its index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:  ## forget the environment and whatever was built
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peers build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt
@@ -41,6 +46,11 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
+
+.venv-peers/ready: benchmarks/peers-constraints.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check -c benchmarks/peers-constraints.txt torchgeo torchvision requests
+	@touch .venv-peers/ready
 
 postgis: $(READY)
 	@PYTHON=$(BIN)/python ./.ci/postgis

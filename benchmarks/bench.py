@@ -1,165 +1,267 @@
-"""Tiles per second: the dataset beside the ceiling, and beside what one would write by hand. `make bench`.
+"""Tiles per second, beside what one would use or write instead: `make bench`, and `make bench-quick` for a short look.
 
-A scene and roads are made in the database at hand (the local server unless PGTILES_URL says otherwise). All contestants read
-the same tiles, in interleaved rounds; medians, and ratios to the first line. Uniformly random tiles and tiles centred on roads
-are told apart, because many a random tile is empty.
+A scene is made in the database at hand (the local server unless PGTILES_URL says otherwise) and in files. Before anything is
+timed, everybody's pixels are compared with what rasterio reads; a difference ends the run. Then all read the same tiles in
+interleaved rounds. Figures are medians, and ratios are to the first line of a table.
+
+The scene is small and is read again and again, but stands for an archive that is larger than any cache of pixels. So GDAL's
+cache of decoded and warped blocks, which would soon hold all of it, is kept to a few tiles; the stored bytes are in memory for
+all contestants, in the server's buffers or the system's.
 """
 
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
 import statistics
+import sys
 import tempfile
 import time
+import warnings
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import numpy as np
 import rasterio
+from contestants import BATCH, Contestant, Reader
+from peers import Peers
 from psycopg import sql
-from rasterio.transform import from_origin
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from scene import TILE, Scene, make, places
+from works import Work, image_only, native, torchgeo, warped
 
-from pgtiles import Database, Grid, Imagery, Labels, LocalServer, TileDataset, Tiles, errors, load
+import pgtiles
+from pgtiles import Database, LocalServer, errors
 
-SIZE, RESOLUTION, X0, Y0, TILE, COUNT, ROUNDS = 4096, 2.5, 1_050_000, 5_985_000, 256, 320, 3
-ROADS = "SELECT ST_Buffer(way, 6) AS geom FROM bench_roads WHERE ST_DWithin(way, tile.geom, 6)"
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
 
-
-# The same scene in files that the server reads (out-db): how they are kept, and under which table's name.
-FILES = {
-    "in a file, uncompressed": ("bench_plain", {}),
-    "in a file, deflate": ("bench_deflate", {"compress": "deflate"}),
-    "in a file, deflate, band by band": ("bench_bands", {"compress": "deflate", "interleave": "band"}),
-    "in a file, JPEG": ("bench_jpeg", {"compress": "jpeg", "photometric": "ycbcr"}),
-}
-
-
-def fill(db: Database, folder: Path) -> str | None:
-    """A scene of smooth noise in 3 bands, and 3,000 crooked roads that crowd around a few towns.
-
-    The scene goes into the database and, if the server can read it there, stays in its file too; else gives the reason.
-    """
-    rng = np.random.default_rng(0)
-    coarse = rng.normal(size=(3, SIZE // 32 + 1, SIZE // 32 + 1))
-    smooth = np.repeat(np.repeat(coarse, 32, 1), 32, 2)[:, :SIZE, :SIZE]
-    pixels = np.clip(110 + 30 * smooth + 6 * rng.normal(size=smooth.shape), 1, 255).astype("u1")
-    profile = {"driver": "GTiff", "width": SIZE, "height": SIZE, "count": 3, "dtype": "uint8", "crs": "EPSG:3857"}
-    profile |= {"transform": from_origin(X0, Y0, RESOLUTION, RESOLUTION), "tiled": True}  # of 256 px
-    for table, how in FILES.values():
-        with rasterio.open(folder / f"{table}.tif", "w", **profile, **how) as file:
-            file.write(pixels)
-        (folder / f"{table}.tif").chmod(0o644)
-    load.raster(db, folder / "bench_plain.tif", "bench_scene", replace=True)
-    towns = rng.uniform(0.1, 0.9, (8, 2))[rng.integers(0, 8, 3_000)]
-    start = (towns + rng.normal(0, 0.08, towns.shape)) * [SIZE * RESOLUTION, -SIZE * RESOLUTION] + [X0, Y0]
-    steps = np.cumsum(rng.normal(0, 40, (3_000, 6, 2)), axis=1) + start[:, None]
-    with db.connection() as conn, conn.transaction():
-        conn.execute("DROP TABLE IF EXISTS bench_roads")
-        conn.execute("CREATE TABLE bench_roads (id int PRIMARY KEY, way geometry(LineString, 3857))")
-        with conn.cursor().copy("COPY bench_roads FROM STDIN") as copy:
-            for i, line in enumerate(steps):
-                copy.write_row((i, "SRID=3857;LINESTRING(" + ",".join(f"{x:.2f} {y:.2f}" for x, y in line) + ")"))
-        conn.execute("CREATE INDEX ON bench_roads USING gist (way)")
-        conn.execute("ANALYZE bench_roads")
-    try:
-        for table, _ in FILES.values():
-            load.raster(db, folder / f"{table}.tif", table, replace=True, out_db=True)
-    except errors.PgtilesError as error:
-        return str(error)
-    return None
-
-
-def places(db: Database, grid: Grid) -> dict[str, Tiles]:
-    """Uniformly random tiles, and tiles whose centre is on a road."""
-    last = SIZE - TILE
-    rng = np.random.default_rng(1)
-    rows = db.query(sql.SQL("SELECT ST_X(p), ST_Y(p) FROM bench_roads, ST_StartPoint(way) p ORDER BY id").format())
-    upper_left = np.rint((np.array(rows) - [X0, Y0]) / [RESOLUTION, -RESOLUTION]).astype(int) - TILE // 2
-    inside = upper_left[((upper_left >= 0) & (upper_left <= last)).all(axis=1)][:COUNT]
-    uniform = rng.integers(0, last + 1, (COUNT, 2))
-    return {name: Tiles(grid, xy[:, 0], xy[:, 1]) for name, xy in (("uniform", uniform), ("on roads", inside))}
-
-
-def run(dataset: TileDataset, workers: int = 0) -> float:
-    """Tiles per second of one epoch, the start of the workers included."""
-    began = time.perf_counter()
-    tiles = sum(len(batch["tile_id"]) for batch in dataset.loader(num_workers=workers, persistent_workers=False))
-    return tiles / (time.perf_counter() - began)
-
-
-def ceiling(db: Database, dataset: TileDataset, tiles: Tiles) -> float:
-    """The same statements on one connection, with every byte thrown away."""
-    began = time.perf_counter()
-    for k in range(0, len(tiles), 16):
-        for _ in db.copy(dataset.plan.statement(tiles[k : k + 16])):
-            pass
-    return len(tiles) / (time.perf_counter() - began)
-
-
-def by_hand(db: Database, tiles: Tiles) -> float:
-    """What one would write first: ST_Union of clipped blocks, a tile at a time."""
-    began, few = time.perf_counter(), tiles[:32]
-    for xmin, ymin, xmax, ymax in few.bounds:
-        statement = sql.SQL(
-            "SELECT ST_AsBinary(ST_Union(ST_Clip(s.rast, e.box))) FROM bench_scene s, "
-            "ST_MakeEnvelope({}, {}, {}, {}, 3857) AS e (box) WHERE ST_ConvexHull(s.rast) && e.box"
-        )
-        db.query(statement.format(xmin + 0.1, ymin + 0.1, xmax - 0.1, ymax - 0.1))
-    return len(few) / (time.perf_counter() - began)
+ROOT = Path(__file__).parents[1]
+LUMINANCE = np.array([0.2989, 0.5870, 0.1140])  # of PostGIS's grey
 
 
 def main() -> None:
-    """Fill and measure."""
+    """Fill, compare, measure, and write what was found."""
+    options = _options()
     console = Console()
-    try:
-        db = Database()
-    except errors.DatabaseError:
-        server = LocalServer()
-        server.start()
-        db = Database(server.url)
+    warnings.filterwarnings("ignore", message="This DataLoader will create 4 worker processes")  # which is what is asked
+    warnings.filterwarnings("ignore", message=".*no row of the query met")  # a few tiles may well have no road
+    os.environ["GDAL_CACHEMAX"] = str(options.gdal_cache)
+    db = _database()
+    python = Path(os.environ.get("PGTILES_PEERS", ROOT / ".venv-peers")) / "bin" / "python"
+    peers = Peers(python) if python.exists() else None
+    if not peers:
+        console.print("TorchGeo is not among the contestants: make bench-peers installs it (1.6 GB)", style="yellow")
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)  # the server runs as another account
         with console.status("making the scene"):
-            unseen = fill(db, Path(folder))
-        if unseen:
-            console.print(f"no figures for imagery that stays in a file: {unseen}", markup=False)
-        measure(console, db, files=not unseen)
+            scene = make(db, Path(folder), vectors=options.vectors, size=options.size)
+        if scene.unseen:
+            console.print(f"no figures for imagery that stays in a file: {scene.unseen}", markup=False)
+        found = [_measure(console, work, options) for work in _works(db, scene, peers, options)]
+    with db.connection() as conn:
+        conn.execute("DROP TABLE IF EXISTS bench_rows")
+    result = {"machine": _machine(db, peers), "options": vars(options), "works": found}
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "bench.json").write_text(json.dumps(result, indent=1, default=str) + "\n")
+    _draw(found, options.out / "bench.png")
+    console.print(f"written: {options.out / 'bench.json'} and bench.png", markup=False)
+    if peers:
+        peers.close()
 
 
-def measure(console: Console, db: Database, *, files: bool) -> None:
-    """Interleaved rounds of all contestants; a table for each kind of places."""
-    for name, tiles in places(db, Grid.like(db, "bench_scene", size=TILE)).items():
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a small scene and one short round: does it run, do pixels agree?")
+    parser.add_argument("--vectors", default="synthetic", help="synthetic, helsinki (a real map), or an .osm.pbf")
+    parser.add_argument("--works", default="", help="only those whose name holds this")
+    parser.add_argument("--rounds", type=int, help="of all contestants, one after the other (5; quick: 1)")
+    parser.add_argument(
+        "--seconds", type=float, help="that a contestant reads in a round (2; quick: only the tiles whose pixels it compares)"
+    )
+    parser.add_argument("--tiles", type=int, help="at most so many of them (960; quick: 64)")
+    parser.add_argument("--size", type=int, help="of the scene, in pixels (4096; quick: 2048)")
+    parser.add_argument(
+        "--gdal-cache", type=int, default=8, help="MB of decoded and warped blocks that GDAL may keep in a process (8)"
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="folder of bench.json and bench.png")
+    options = parser.parse_args()
+    for name, usual, quick in (("rounds", 5, 1), ("seconds", 2.0, 0.0), ("tiles", 960, 64), ("size", 4096, 2048)):
+        if getattr(options, name) is None:
+            setattr(options, name, quick if options.quick else usual)
+    return options
 
-        def layers(dtype: str) -> dict:
-            return {"image": Imagery("bench_scene"), "mask": Labels(ROADS, dtype=dtype)}
 
-        plain = {c: TileDataset(db, tiles, layers("int64"), connections=c) for c in (1, 2, 3)}
-        kept = {"in the database": "bench_scene"} | ({how: table for how, (table, _) in FILES.items()} if files else {})
-        images = {where: TileDataset(db, tiles, {"image": Imagery(scene)}) for where, scene in kept.items()}
-        small = TileDataset(db, tiles, layers("uint8"), connections=2)
-        contestants = {
-            "dataset, 2 connections": lambda plain=plain: run(plain[2]),
-            "dataset, 1 connection": lambda plain=plain: run(plain[1]),
-            "dataset, 3 connections": lambda plain=plain: run(plain[3]),
-            "dataset, 2 connections, uint8 mask": lambda small=small: run(small),
-            "2 DataLoader workers, 1 connection each": lambda plain=plain: run(plain[1], 2),
-            "the same COPY, bytes thrown away, 1 connection": lambda plain=plain, tiles=tiles: ceiling(db, plain[1], tiles),
-            "ST_Union(ST_Clip), image only, 1 connection": lambda tiles=tiles: by_hand(db, tiles),
-        }
-        contestants |= {f"image only, {where}": lambda image=image: run(image) for where, image in images.items()}
-        rates: dict[str, list[float]] = {label: [] for label in contestants}
-        with console.status(f"{name}: measuring"):
-            for _ in range(ROUNDS):
-                for label, contestant in contestants.items():
-                    rates[label].append(contestant())
-        medians = {label: statistics.median(found) for label, found in rates.items()}
-        first = next(iter(medians.values()))
-        table = Table(
-            "contestant", "tiles/s", "lowest", "highest", "ratio", title=f"{name}: {len(tiles)} tiles of {TILE} px, 3 bands"
-        )
-        for label, median in medians.items():
-            table.add_row(
-                label, f"{median:.0f}", f"{min(rates[label]):.0f}", f"{max(rates[label]):.0f}", f"{median / first:.2f}"
-            )
-        console.print(table)
+def _database() -> Database:
+    try:
+        return Database()
+    except errors.DatabaseError:
+        server = LocalServer()
+        server.start()
+        return Database(server.url)
+
+
+def _works(db: Database, scene: Scene, peers: Peers | None, options: argparse.Namespace) -> list[Work]:
+    where = places(db, scene, options.tiles)
+    uniform, other = where["at random places"], torchgeo(peers, scene)
+    works = [native(db, scene, name, tiles, other) for name, tiles in where.items()]
+    works += [
+        image_only(db, scene, uniform),
+        warped(db, scene, "reprojected from UTM", "bench_utm", "ST_Transform", uniform, other, off=12.0),
+        warped(db, scene, "resampled, 4 × enlarged", "bench_coarse", "ST_Resample", uniform, other, off=1.0),
+    ]
+    return [work for work in works if options.works in work.name]
+
+
+# -- one work
+
+
+def _measure(console: Console, work: Work, options: argparse.Namespace) -> dict[str, Any]:
+    """Compare, then time in interleaved rounds; a table."""
+    differences, ready = {}, {}
+    truth = work.truth(work.tiles[:32]).pixels()
+    for contestant in work.contestants:
+        with console.status(escape(f"{work.name}: comparing pixels, {contestant.label}")):
+            reader = contestant.open(work.tiles[: contestant.few])
+            began = time.perf_counter()
+            differences[contestant.label] = _compare(work, contestant, reader.pixels(), truth)
+            rate = contestant.few / (time.perf_counter() - began) if differences[contestant.label] else _rate(reader)
+            count = 0 if options.quick else min(round(rate * options.seconds / BATCH) * BATCH, options.tiles)
+            if count > contestant.few:
+                reader = contestant.open(work.tiles[:count])
+                _rate(reader)  # a first epoch starts processes and fills caches
+            ready[contestant.label] = reader
+    rates: dict[str, list[float]] = {label: [] for label in ready}
+    for number in range(options.rounds):
+        for label, reader in ready.items():
+            with console.status(escape(f"{work.name}: round {number + 1} of {options.rounds}, {label}")):
+                rates[label].append(_rate(reader))
+    medians = {label: statistics.median(found) for label, found in rates.items()}
+    first = next(iter(medians.values()))
+    empty = float((truth["mask"].max(axis=(1, 2)) == 0).mean()) if "mask" in truth else None
+    title = f"{work.name}: tiles of {TILE} px, 3 bands" + (f", {empty:.0%} of them without a road" if empty is not None else "")
+    table = Table("contestant", "tiles/s", "lowest", "highest", "ratio", "pixels", title=title)
+    for label, median in medians.items():
+        row = f"{median:.3g}", f"{min(rates[label]):.3g}", f"{max(rates[label]):.3g}", f"{median / first:.2f}"
+        table.add_row(escape(label), *row, differences[label])
+    console.print(table)
+    duels = [(a, b, medians[a] / medians[b]) for a, b in work.duels if a in medians and b in medians]
+    for ours, theirs, ratio in duels:
+        console.print(f"  {ours}: {ratio:.2f} × {theirs}", markup=False, highlight=False)
+    contestants = [
+        {"label": label, "median": medians[label], "rates": rates[label], "ratio": medians[label] / first,
+         "pixels": differences[label]}
+        for label in medians
+    ]  # fmt: skip
+    return {"name": work.name, "empty": empty, "contestants": contestants, "duels": duels}
+
+
+def _rate(reader: Reader) -> float:
+    """Tiles per second of one epoch."""
+    began = time.perf_counter()
+    tiles = sum(reader.epoch())
+    return tiles / (time.perf_counter() - began)
+
+
+def _compare(work: Work, contestant: Contestant, found: dict[str, np.ndarray] | None, truth: dict[str, np.ndarray]) -> str:
+    """What there is to say of its pixels; ends the run where they are wrong."""
+    if found is None:
+        return ""
+    assert found, f"{contestant.label}: no pixels"
+    said, wrong = "equal", ""
+    for name, pixels in found.items():
+        want = truth["image"].swapaxes(1, 3) @ LUMINANCE if name == "grey" else truth[name]
+        want = (want.swapaxes(1, 2) if name == "grey" else want)[: len(pixels)].astype("f8")
+        pixels = pixels.astype("f8")
+        if pixels.shape != want.shape:
+            wrong = f"{name} is {pixels.shape}, not {want.shape}"
+            break
+        off = np.abs(pixels - want)
+        if off.max() == 0:
+            continue
+        if name == "mask":
+            said = f"{off.astype(bool).mean():.4%} of the mask"
+            wrong = wrong or (said if not contestant.off or off.astype(bool).mean() > 0.001 else "")
+            continue
+        said = f"{off.mean():.2g}, at most {off.max():.0f} counts"
+        nearest = min(_shifts(), key=lambda by: np.abs(_shifted(pixels, *by) - _shifted(want, 0, 0)).mean())
+        if off.mean() > contestant.off or nearest != (0, 0):
+            wrong = f"{name} is {said} off, {contestant.off:g} on average is allowed; it fits best if shifted by {nearest} px"
+    if wrong:
+        sys.exit(f"{work.name}: the pixels of {contestant.label} differ: {wrong}")
+    return said
+
+
+def _shifts() -> list[tuple[int, int]]:
+    return [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+
+
+def _shifted(pixels: np.ndarray, down: int, right: int) -> np.ndarray:
+    """Without its outermost pixels, or others in their place."""
+    height, width = pixels.shape[-2:]
+    return pixels[..., 1 + down : height - 1 + down, 1 + right : width - 1 + right]
+
+
+# -- what is written
+
+
+def _machine(db: Database, peers: Peers | None) -> dict[str, Any]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    (server,) = db.query(sql.SQL("SELECT version(), postgis_full_version(), current_setting('shared_buffers')"))
+    names = ("torch", "numpy", "rasterio", "shapely", "psycopg")
+    return {
+        "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "processor": next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor()),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": platform.platform(),
+        "load": os.getloadavg(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in names} | {"pgtiles": pgtiles.__version__, "gdal": rasterio.__gdal_version__},
+        "peers": peers.versions if peers else None,
+        "postgresql": server[0],
+        "postgis": server[1],
+        "shared_buffers": server[2],
+        "connection": db.name.partition("@")[2].partition("/")[0] or "local socket",
+    }  # fmt: skip
+
+
+def _draw(works: list[dict[str, Any]], path: Path) -> None:
+    """Bars from the slowest to the fastest round's figure, with the ratio to the first contestant."""
+    heights = [len(work["contestants"]) for work in works]
+    figure, axes = plt.subplots(
+        len(works),
+        figsize=(10, 0.28 * sum(heights) + 0.9 * len(works)),
+        height_ratios=heights,
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, work in zip(axes[:, 0], works, strict=True):
+        shown = work["contestants"]
+        medians = np.array([one["median"] for one in shown])
+        spread = np.abs(np.array([[min(one["rates"]), max(one["rates"])] for one in shown]).T - medians)
+        colours = ["C0" if one["label"].startswith("pgtiles") else "0.65" for one in shown]
+        axis.barh(range(len(shown)), medians, xerr=spread, color=colours, ecolor="0.25", capsize=2)
+        for row, one in enumerate(shown):
+            axis.annotate(
+                f"{one['median']:.3g}   ({one['ratio']:.2f} ×)", (max(one["rates"]), row), (6, 0), textcoords="offset points",
+                va="center", fontsize=8,
+            )  # fmt: skip
+        axis.set_yticks(range(len(shown)), [one["label"] for one in shown], fontsize=8)
+        axis.invert_yaxis()
+        axis.set_xscale("log")
+        axis.set_xlim(medians.min() / 2, medians.max() * 4)
+        share = "" if work["empty"] is None else f" ({work['empty']:.0%} without a road)"
+        axis.set_title(f"{work['name']}{share}: tiles of {TILE} px a second", fontsize=10, loc="left")
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
 
 
 if __name__ == "__main__":
