@@ -44,7 +44,7 @@ def native(db: Database, scene: Scene, where: str, tiles: Tiles, peers: TorchGeo
         *(Contestant(f"pgtiles, {n} workers", partial(own, 1, workers=n)) for n in (1, 2, 4)),
         Contestant("the same COPY, thrown away", partial(thrown_away, db, layers)),
         Contestant("raw COPY of the same bytes", partial(raw_copy, db, layers)),
-        Contestant("one query with map algebra", partial(one_query, db), few=4, off=1.0),
+        Contestant("one query with map algebra", partial(one_query, db), few=4, off=0.5),
         *(
             Contestant(f"rasterio loop, {how}, {n} workers", partial(files, scene, f"bench_{how}", loop, n))
             for how in ("plain", "deflate") for n in (0, 2)
@@ -79,12 +79,12 @@ def warped(db: Database, scene: Scene, name: str, table: str, warp: str, tiles: 
     loop = {"mask": False, "warp": True}
     exact = partial(files, scene, table, loop | {"exact": True}, 0)
     contestants = [
-        Contestant("pgtiles, 2 connections", partial(own, 2), off=1.0),
-        Contestant("pgtiles, 1 connection", partial(own, 1), off=1.0),
-        Contestant("pgtiles, 2 workers", partial(own, 1, workers=2), off=1.0),
-        Contestant(f"ST_Union, {warp}", partial(by_hand, db, table, warp, False), few=4, off=1.0),
-        Contestant(f"ST_Union(ST_Clip), {warp}", partial(by_hand, db, table, warp, True), few=4, off=1.0),
-        *(Contestant(f"rasterio loop, {n} workers", partial(files, scene, table, loop, n), off=1.0) for n in (0, 2)),
+        Contestant("pgtiles, 2 connections", partial(own, 2), off=0.1),
+        Contestant("pgtiles, 1 connection", partial(own, 1), off=0.1),
+        Contestant("pgtiles, 2 workers", partial(own, 1, workers=2), off=0.1),
+        Contestant(f"ST_Union, {warp}", partial(by_hand, db, table, warp, False), few=4, off=0.1),
+        Contestant(f"ST_Union(ST_Clip), {warp}", partial(by_hand, db, table, warp, True), few=4, off=0.1),
+        *(Contestant(f"rasterio loop, {n} workers", partial(files, scene, table, loop, n), off=0.1) for n in (0, 2)),
         *peers(scene.file(table), mask=False, off=off),
     ]
     duels = [
