@@ -7,7 +7,7 @@ interleaved rounds. Figures are medians, and ratios are to the first line of a t
 The scene is small and is read again and again, but stands for an archive that is larger than any cache of pixels. So GDAL's
 cache of decoded and warped blocks, which would soon hold all of it, is kept to some ten tiles: enough for a tile that shares
 nothing with others, which more does not speed up. The stored bytes are in memory for all contestants, in the server's buffers
-or the system's.
+or the system's. TorchGeo is looked for in .venv-peers, or in the environment that PGTILES_PEERS names.
 """
 
 from __future__ import annotations
@@ -144,11 +144,11 @@ def _measure(console: Console, work: Work, options: argparse.Namespace) -> dict[
                 rates[label].append(_rate(reader))
     medians = {label: statistics.median(found) for label, found in rates.items()}
     first = next(iter(medians.values()))
-    empty = float((truth["mask"].max(axis=(1, 2)) == 0).mean()) if "mask" in truth else None
+    empty = work.empty
     title = f"{work.name}: tiles of {TILE} px, 3 bands" + (f", {empty:.0%} of them without a road" if empty is not None else "")
     table = Table("contestant", "tiles/s", "lowest", "highest", "ratio", "pixels", title=title)
     for label, median in medians.items():
-        row = f"{median:.3g}", f"{min(rates[label]):.3g}", f"{max(rates[label]):.3g}", f"{median / first:.2f}"
+        row = *map(_figure, (median, min(rates[label]), max(rates[label]))), f"{median / first:.2f}"
         table.add_row(escape(label), *row, differences[label])
     console.print(table)
     duels = [(a, b, medians[a] / medians[b]) for a, b in work.duels if a in medians and b in medians]
@@ -160,6 +160,10 @@ def _measure(console: Console, work: Work, options: argparse.Namespace) -> dict[
         for label in medians
     ]  # fmt: skip
     return {"name": work.name, "empty": empty, "contestants": contestants, "duels": duels}
+
+
+def _figure(rate: float) -> str:
+    return f"{rate:.3g}" if rate < 100 else f"{rate:,.0f}"
 
 
 def _rate(reader: Reader) -> float:
@@ -250,10 +254,8 @@ def _draw(works: list[dict[str, Any]], path: Path) -> None:
         colours = ["C0" if one["label"].startswith("pgtiles") else "0.65" for one in shown]
         axis.barh(range(len(shown)), medians, xerr=spread, color=colours, ecolor="0.25", capsize=2)
         for row, one in enumerate(shown):
-            axis.annotate(
-                f"{one['median']:.3g}   ({one['ratio']:.2f} ×)", (max(one["rates"]), row), (6, 0), textcoords="offset points",
-                va="center", fontsize=8,
-            )  # fmt: skip
+            said = f"{_figure(one['median'])}   ({one['ratio']:.2f} ×)"
+            axis.annotate(said, (max(one["rates"]), row), (6, 0), textcoords="offset points", va="center", fontsize=8)
         axis.set_yticks(range(len(shown)), [one["label"] for one in shown], fontsize=8)
         axis.set_ylim(len(shown) - 0.4, -0.6)
         axis.set_xscale("log")

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyogrio
 import rasterio
+import shapely
 from psycopg import sql
 from rasterio.transform import from_origin
 from rasterio.warp import transform
@@ -106,6 +107,13 @@ def places(db: Database, scene: Scene, count: int) -> dict[str, Tiles]:
     inside = np.flatnonzero((np.minimum(cols, rows) >= 0) & (np.maximum(cols, rows) <= scene.size - TILE))
     drawn = rng.choice(inside, count, replace=len(inside) < count)
     return {"at random places": uniform, "centred on roads": Tiles(scene.grid, cols[drawn], rows[drawn])}
+
+
+def share_without_road(scene: Scene, tiles: Tiles) -> float:
+    """Of the tiles, those that no road's polygon meets."""
+    tree = shapely.STRtree(shapely.from_wkb(pyogrio.raw.read(scene.roads_file)[2]))
+    met, _ = tree.query(shapely.box(*tiles.bounds.T), predicate="intersects")
+    return 1 - len(np.unique(met)) / len(tiles)
 
 
 def _noise(size: int) -> np.ndarray:

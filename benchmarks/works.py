@@ -9,7 +9,7 @@ from pathlib import Path
 
 from contestants import Contestant, Reader, by_hand, dataset, files, one_query, raw_copy, thrown_away, union_clip
 from peers import Peers, Remote
-from scene import FILES, ROADS, Scene
+from scene import FILES, ROADS, Scene, share_without_road
 
 from pgtiles import Database, Imagery, Labels, Tiles
 
@@ -22,6 +22,7 @@ class Work:
 
     truth: read by rasterio alone: what all others' pixels are compared with.
     duels: a label, and another whose speed it is measured against.
+    empty: the share of tiles without a road, where roads are burned.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Work:
     truth: Callable[[Tiles], Reader]
     contestants: list[Contestant]
     duels: list[tuple[str, str]]
+    empty: float | None = None
 
 
 def native(db: Database, scene: Scene, where: str, tiles: Tiles, peers: TorchGeo) -> Work:
@@ -56,7 +58,8 @@ def native(db: Database, scene: Scene, where: str, tiles: Tiles, peers: TorchGeo
         ("pgtiles, 2 workers", "one query with map algebra"), ("pgtiles, 2 workers", "raw COPY of the same bytes"),
         ("pgtiles, 2 connections", "TorchGeo, 2 workers"), ("pgtiles, 2 connections", "raw COPY of the same bytes"),
     ]  # fmt: skip
-    return Work(f"image and mask, {where}", tiles, partial(files, scene, "bench_plain", loop, 0), contestants, duels)
+    truth = partial(files, scene, "bench_plain", loop, 0)
+    return Work(f"image and mask, {where}", tiles, truth, contestants, duels, share_without_road(scene, tiles))
 
 
 def image_only(db: Database, scene: Scene, tiles: Tiles) -> Work:
