@@ -109,7 +109,7 @@ def open_rasters(
     else:
         ratios = _ratios(db, tiles, header)
         ratio = max(ratios)
-        margin = math.ceil(kernel.radius * max(1.0, ratio)) + 2  # GDAL widens its kernels by the ratio when it shrinks an image
+        margin = math.ceil(kernel.radius * max(1.0, ratio)) + 1  # GDAL widens its kernels by the ratio when it shrinks an image
         more = [_beyond(*each, margin) for each in zip(grid.shape[::-1], ratios, LOT, strict=True)]
         (right, left), (below, above) = (  # more to the east and to the south, whichever way the source's rows and columns run
             (size, 0) if ahead else (0, size)
