@@ -156,8 +156,8 @@ class Database:
         with self.connection() as conn:
             return conn.execute(statement).fetchall()
 
-    def copy(self, statement: sql.Composable) -> Iterator[bytes]:
-        """The rows of ``COPY (statement) TO STDOUT (FORMAT binary)``, one message each, the header cut off.
+    def copy(self, statement: sql.Composable) -> Iterator[bytes | bytearray | memoryview]:
+        """The rows of ``COPY (statement) TO STDOUT (FORMAT binary)``, one message each, the header cut off, uncopied.
 
         BEGIN READ ONLY, settings, COPY and COMMIT are one unit: nothing outlives it in the session, so it runs behind a
         transaction pooler and on a standby.
@@ -167,7 +167,7 @@ class Database:
             first = True
             with cursor.copy(sql.SQL("COPY (\n{}\n) TO STDOUT (FORMAT binary)").format(statement)) as rows:
                 for row in rows:
-                    data = bytes(row[19:] if first else row)
+                    data = row[19:] if first else row
                     first = False
                     if len(data) > 2:  # all but the trailer, a field count of -1
                         yield data

@@ -190,7 +190,7 @@ class _Canvas:
         self.joined = False  # whether ST_Union joined anything of it, as for met
         self.met = False  # whether anything of this layer has come into this tile
 
-    def paste(self, row: bytes) -> None:
+    def paste(self, row: bytes | bytearray | memoryview) -> None:
         """Take a row apart, and have its layer's page paste it."""
         *head, length = ROW.unpack_from(row) if len(row) >= ROW.size else (0,) * 10
         fields, l1, tile, l2, number, l3, n, l4, value = head
@@ -221,7 +221,7 @@ class _Canvas:
                 np.copyto(mask, mask.dtype.type(layer.ignore_index), where=~arrays[f"{layer.ignore_missing}_valid"])
         return arrays
 
-    def _null(self, row: bytes) -> PgtilesError:
+    def _null(self, row: bytes | bytearray | memoryview) -> PgtilesError:
         tile, number = struct.unpack_from(">i", row, 6)[0], struct.unpack_from(">h", row, 14)[0]
         return DataError(
             f"{self._where(number, tile)}: a row's value is NULL: say what it shall be, COALESCE(…, 0) AS value, "
