@@ -4,7 +4,8 @@
 -- rows: tile, layer, n (the order to paste in: the feature's number in its tile times 3, and the dimension of what is burned),
 --       value (the label), data: the id (int8), then a fragment, a mask (1 burned, 0 nodata) as large as the burned feature
 -- index: whatever serves the user's condition on her geometry column
--- Burned as in labels.sql: the areas, lines and points of a collection apart. By ascending priority, and the smaller on top of the larger.
+-- Burned as in labels.sql, without the SRID, the areas, lines and points of a collection apart. By ascending priority, and the
+-- smaller on top of the larger.
 SELECT
     b.tile,
     {layer}::int2 AS layer,
@@ -12,7 +13,13 @@ SELECT
     b.value::float8 AS value,
     coalesce(
         int8send(CASE WHEN {numbered} THEN b.id::int8 ELSE b.number END)
-        || ST_AsRaster(b.geom, (SELECT t.ref FROM tiles AS t WHERE t.n = b.tile), '8BUI'::text, 1, 0, false)::bytea,
+        || (
+            SELECT ST_SetSRID(
+                ST_AsRaster(ST_SetSRID(b.geom, 0), ST_SetSRID(t.ref, 0), '8BUI'::text, 1, 0, false), ST_SRID(t.ref)
+            )::bytea
+            FROM tiles AS t
+            WHERE t.n = b.tile
+        ),
         ''::bytea
     ) AS data
 FROM (

@@ -7,20 +7,22 @@
 -- Rows of equal priority and value can be burned in any order, so together, but areas, lines and points apart: around a mixed
 -- collection ST_AsRaster makes the raster too small for the last pixels of a line. It also makes it too small for the last pixels
 -- that an area merely touches: then a point beyond the tile's upper left and one beyond its lower right corner keep it whole.
+-- It is burned without its SRID, which is given back after it: for each raster with one, PostGIS looks up the CRS and has PROJ
+-- build it, which takes longer than to burn.
 -- NaN is greater than any number, so what measures less than the bound has none but numbers, and lies on Earth.
 SELECT
     f.tile,
     {layer}::int2 AS layer,
     f.rank * {stride}::int4 + f.n::int4 AS n,
     f.value,
-    CASE WHEN f.bounded THEN ST_AsRaster(
-        CASE WHEN {touched} THEN ST_Collect(ARRAY[
+    CASE WHEN f.bounded THEN ST_SetSRID(ST_AsRaster(
+        ST_SetSRID(CASE WHEN {touched} THEN ST_Collect(ARRAY[
             f.geom,
             ST_Translate(ST_PointN(t.ring, 2), -{beyond_x}::float8, {beyond_y}::float8),
             ST_Translate(ST_PointN(t.ring, 4), {beyond_x}::float8, -{beyond_y}::float8)
-        ]) ELSE f.geom END,
+        ]) ELSE f.geom END, 0),
         t.ref, '8BUI'::text, 1, 0, {touched}
-    )::bytea ELSE ''::bytea END AS fragment
+    ), t.srid)::bytea ELSE ''::bytea END AS fragment
 FROM (
     SELECT
         b.tile,
@@ -50,4 +52,8 @@ FROM (
     ORDER BY b.tile, b.rank, n
     OFFSET 0
 ) AS f
-CROSS JOIN LATERAL (SELECT t.ref, ST_ExteriorRing(t.geom) AS ring FROM tiles AS t WHERE t.n = f.tile) AS t
+CROSS JOIN LATERAL (
+    SELECT ST_SetSRID(t.ref, 0) AS ref, ST_SRID(t.ref) AS srid, ST_ExteriorRing(t.geom) AS ring
+    FROM tiles AS t
+    WHERE t.n = f.tile
+) AS t
