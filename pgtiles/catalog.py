@@ -212,9 +212,9 @@ def one_kind(what: str, found: list[Header]) -> Header:
     return replace(first, nodata=tuple(next((value for value in band if value is not None), None) for band in columns))
 
 
-def overviews(query: Query, of: Table, column: str) -> list[tuple[str, str, str, int]]:
+def overviews(query: Query, schema: str, name: str, column: str | None = None) -> list[tuple[str, str, str, int]]:
     """Schema, table, column and factor of a raster table's overviews that this user may read, the coarsest first."""
-    rows = query(compose("overviews", schema=of.schema, table=of.name, column=column))
+    rows = query(compose("overviews", schema=schema, table=name, column=column))
     return [(schema, name, raster, factor) for schema, name, raster, factor in rows]
 
 

@@ -144,9 +144,13 @@ def in_pixels(tiles: Tiles, select: str) -> str:
     ).as_string(None)
 
 
-def relation(srid: int, tile_srid: int, reach: float | None = None) -> sql.Composed:
-    """The relation tile for a source in this SRID: the tiles as they are, or wider by `reach` ground metres and moved."""
-    return compose("tile_here") if reach is None and srid == tile_srid else compose("tile_reach", srid=srid, reach=reach or 0.0)
+def relation(srid: int, tile_srid: int, reach: float | None = None, grow: tuple[float, float] = (0.0, 0.0)) -> sql.Composed:
+    """The relation tile for a source in this SRID: the tiles as they are, or moved, and wider: by `reach` ground metres, and by
+    `grow` CRS units of the tiles in x and y.
+    """
+    if reach is None and grow == (0, 0) and srid == tile_srid:
+        return compose("tile_here")
+    return compose("tile_reach", srid=srid, reach=reach or 0.0, grow_x=grow[0], grow_y=grow[1])
 
 
 def guarded(query: str, tile: sql.Composable) -> sql.Composed:

@@ -6,23 +6,22 @@ Which of the two is decided once, when a layer is opened, from the rasters' own 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from psycopg import sql
 
-from . import catalog
 from .canvas import ALIGNED, Pixels, fits
 from .catalog import Header
 from .database import Database
-from .errors import ConfigError, DataError, MissingError, QueryError
-from .query import OpenLayer, findings, gate, guarded, over, relation, text_of
+from .errors import ConfigError, MissingError
+from .query import OpenLayer, findings, guarded, relation
+from .rastersource import RasterSource, find_rasters, off_lattice, ratio_of_kind, ratios
 from .resampling import SHRINKS, doubts, kernel_of
 from .template import compose
 from .tiles import Tiles
-from .timeseries import Steps, TimeSeries, native, taken, warped
+from .timeseries import Steps, TimeSeries, native, warped
 from .wkb import PIXEL_TYPES
 
 if TYPE_CHECKING:
@@ -41,19 +40,6 @@ WIDER = (
     ({"16BSI", "16BUI"}, "32BSI", -(2.0**31)),
     ({"32BSI", "32BUI", "16BF", "32BF", "64BF"}, "64BF", -np.finfo("f8").max.item()),
 )
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Rasters of one kind, in a table or given by a query."""
-
-    what: str  # for messages
-    table: str | None  # its name, as the user wrote it
-    srid: int  # in which it is searched
-    header: Header
-    text: Callable[[float, float], str]  # the query, looking so many CRS units beyond the tile
-    of: tuple[catalog.Table, str] | None = None  # the table and its column
-    overview: bool = False  # of the table that was asked for
 
 
 def open_rasters(
@@ -76,20 +62,13 @@ def open_rasters(
     time: TimeSeries | None = None,
 ) -> OpenLayer:
     """A layer of rasters (`imagery.Imagery` tells the arguments), with the path that its pixels take and why."""
-    kernel, said = kernel_of(db, "nearest" if resampling == MODE else resampling), list[str]()
-    if isinstance(source, str) and catalog.is_table_name(source):
-        found = _of_table(db, db.table(source), column, order_by, source, time)
-        if overviews and not (kernel.picks or order_by or time):
-            found = _coarsest(db, tiles, found, said)
-    else:
-        if column:
-            raise ConfigError("column= goes with a table's name: a query calls its raster rast")
-        found = _of_query(db, tiles, text_of(source), order_by, srid or tiles.grid.srid, time)
-    if time:
-        time.check(db, tiles, guarded(found.text(0, 0), relation(found.srid, tiles.grid.srid)))
+    kernel = kernel_of(db, "nearest" if resampling == MODE else resampling)
+    found, said = find_rasters(
+        db, tiles, source, column=column, order_by=order_by, srid=srid, time=time, overviews=overviews and not kernel.picks
+    )
     header, counted = found.header, 1
     if resampling == MODE:
-        resampling, counted = "nearest", math.ceil(max(_ratios(db, tiles, header)) - ALIGNED)
+        resampling, counted = "nearest", math.ceil(max(ratio_of_kind(db, tiles, header)) - ALIGNED)
         if counted > 1 and off_lattice(header, _finer(tiles, counted)):
             counted *= 2  # none is missed, and each counts by its share, nearly
         tiles = _finer(tiles, counted)
@@ -107,19 +86,24 @@ def open_rasters(
         select = compose("native", layer=number, pixels=pixels, **native(time, text, here, tiles))
         why = "the pixels lie on the tiles' lattice and come as they are stored"
     else:
-        ratios = _ratios(db, tiles, header)
-        ratio = max(ratios)
-        margin = math.ceil(kernel.radius * max(1.0, ratio)) + 1  # GDAL widens its kernels by the ratio when it shrinks an image
-        more = [_beyond(*each, margin) for each in zip(grid.shape[::-1], ratios, LOT, strict=True)]
+        least, most = ratios(db, tiles, header)
+        ratio, exact = max(most), kernel.picks or stored.kind == "f"
+        off_by = max_error if max_error is not None else 0.0 if exact else 0.125
+        # GDAL widens its kernels by the ratio when it shrinks an image, and its transformer may look further by max_error
+        margin = math.ceil(kernel.radius * max(1.0, ratio) + max(0.0, off_by - 0.5)) + 1
+        more = [_beyond(*each, margin) for each in zip(grid.shape[::-1], most, LOT, strict=True)]
+        wider = 0.0  # tile pixels
+        if found.table:
+            pixel = max(abs(header.scale[0]) + abs(header.skew[0]), abs(header.scale[1]) + abs(header.skew[1]))
+            text = found.text((margin + more[0]) * pixel, (margin + more[1]) * pixel)
+        else:  # a query can only be given a wider tile.geom, which then is the window
+            text, wider = found.text(0, 0), (margin + max(more)) / min(least)
+            here, margin, more = relation(found.srid, grid.srid, grow=(wider * grid.pixel[0], wider * grid.pixel[1])), 1, [0, 0]
         (right, left), (below, above) = (  # more to the east and to the south, whichever way the source's rows and columns run
             (size, 0) if ahead else (0, size)
             for size, ahead in zip(more, (header.scale[0] > 0, header.scale[1] < 0), strict=True)
         )
-        pixel = max(abs(header.scale[0]) + abs(header.skew[0]), abs(header.scale[1]) + abs(header.skew[1]))
-        text = found.text((margin + more[0]) * pixel, (margin + more[1]) * pixel)
-        exact = kernel.picks or stored.kind == "f"
         alike = len(set(types)) == 1 and header.skew == (0, 0) and len(wanted) < 255  # and one more where the source ends
-        off_by = max_error if max_error is not None else 0.0 if exact else 0.125
         place = compose(
             "lattice", srid=header.srid, origin_x=header.upper_left[0], origin_y=header.upper_left[1], scale_x=header.scale[0],
             scale_y=header.scale[1],
@@ -127,10 +111,11 @@ def open_rasters(
         if header.srid != grid.srid and off_by:
             place = compose("affine", lattice=place, srid=grid.srid, tolerance=off_by / 2)  # GDAL's kernel may add to it
         select = compose(
-            "warped", layer=number, **warped(time, text, here, tiles), pixels=pixels, count=len(wanted), holes=_holes(header),
-            width=stored.itemsize if alike else 0, origin_x=header.upper_left[0], origin_y=header.upper_left[1],
-            scale_x=header.scale[0], scale_y=header.scale[1], left=margin + left, right=margin + right,
-            above=margin + above, below=margin + below, resampling=kernel.postgis, place=place, max_error=off_by,
+            "warped", layer=number, **warped(time, text, here, tiles, wider), pixels=pixels, count=len(wanted),
+            holes=_holes(header), width=stored.itemsize if alike else 0, origin_x=header.upper_left[0],
+            origin_y=header.upper_left[1], scale_x=header.scale[0], scale_y=header.scale[1], left=margin + left,
+            right=margin + right, above=margin + above, below=margin + below, resampling=kernel.postgis, place=place,
+            max_error=off_by,
         )  # fmt: skip
         why = f"{off}: resampled ({resampling}) in PostGIS"
         said += doubts(db, resampling, ratio)
@@ -162,73 +147,7 @@ def open_rasters(
     return opened.at(tiles) if counted > 1 else opened
 
 
-def _coarsest(db: Database, tiles: Tiles, found: _Source, said: list[str]) -> _Source:
-    """The coarsest overview of a table whose pixels are no larger than the tiles'; the table itself where there is none."""
-    table, column = cast("tuple[catalog.Table, str]", found.of)
-    if not (known := catalog.overviews(db.query, table, column)):
-        return found
-    ratio = min(_ratios(db, tiles, found.header))
-    for schema, name, raster, factor in known:  # the coarsest first
-        if factor <= ratio * (1 + ALIGNED) and (overview := catalog.relation(db.query, schema, name)):
-            coarse = _of_table(db, overview, raster, None, str(overview), None)
-            if (coarse.header.srid, coarse.header.pixel_types) == (found.header.srid, found.header.pixel_types):
-                return replace(coarse, overview=True)
-            said.append(f"{overview} is no overview of {table}, whatever raster_overviews says: its SRID or pixel types differ")
-    return found
-
-
-def _of_table(
-    db: Database, table: catalog.Table, column: str | None, order_by: str | None, name: str, time: TimeSeries | None
-) -> _Source:
-    raster = table.column("raster", column)
-    what = f"{table}.{raster}"
-    if time:
-        time.require(table)
-    header = catalog.one_kind(what, catalog.headers(db.query, table.identifier, raster, _named(table)))
-    order: sql.Composable = sql.SQL(order_by) if order_by else _key(table)  # the user's own text
-
-    def text(grow_x: float, grow_y: float) -> str:
-        slots = {"table": table.identifier, "column": sql.Identifier(raster), "order": order}
-        return compose("stored_blocks", **slots, **taken(time, "AND"), grow_x=grow_x, grow_y=grow_y).as_string(None)
-
-    return _Source(what, name, header.srid, header, text, (table, raster))
-
-
-def _of_query(db: Database, tiles: Tiles, query: str, order_by: str | None, srid: int, time: TimeSeries | None) -> _Source:
-    columns = gate(db, tiles, query, guarded(query, relation(srid, tiles.grid.srid)))
-    if "rast" not in columns:
-        raise QueryError(f"the query gives the columns {', '.join(columns) or 'none'}: expected a raster column called rast")
-    if time:
-        time.require(columns)
-    order = sql.SQL(f"ORDER BY {order_by}" if order_by else "")  # the user's own text
-    text = compose("rasters_of_query", query=sql.SQL(query), order=order, **taken(time, "WHERE")).as_string(None)
-    source = guarded(text, relation(srid, tiles.grid.srid))
-    gate(db, tiles, query, source)  # order_by is her text too
-    probe = over(tiles[:16], sql.SQL("SELECT u.rast::raster AS rast FROM {}").format(source))
-    found = catalog.headers(db.query, sql.SQL("({})").format(probe), "rast")
-    if not found:
-        raise DataError("the query gives no raster for the first 16 tiles: do imagery and tiles meet?")
-    return _Source("the query", None, srid, catalog.one_kind("the query", found), lambda grow_x, grow_y: text)
-
-
-def _key(table: catalog.Table) -> sql.Composable:
-    """What orders overlapping scenes where nobody says: the primary key, else the rows' place in the table."""
-    if table.primary_key:
-        return sql.SQL(", ").join(sql.SQL("s.") + sql.Identifier(k) for k in table.primary_key)
-    return sql.SQL("s.tableoid, s.ctid") if table.kind in {"r", "m", "p"} else sql.SQL("true")
-
-
-def _named(table: catalog.Table) -> sql.Composable:
-    """Text that names a row, for messages."""
-    if table.primary_key:
-        parts = [sql.SQL("{} || s.{}::text").format(f"{k} = ", sql.Identifier(k)) for k in table.primary_key]
-        return sql.SQL("concat_ws(', ', {})").format(sql.SQL(", ").join(parts))
-    if table.kind in {"r", "m", "p"}:
-        return sql.SQL("concat(s.tableoid::regclass, ' ctid = ', s.ctid)")
-    return sql.SQL("NULL::text")
-
-
-def _bands(bands: Sequence[int] | None, found: _Source) -> tuple[int, ...]:
+def _bands(bands: Sequence[int] | None, found: RasterSource) -> tuple[int, ...]:
     count = len(found.header.pixel_types)
     if bands is not None and max(bands) > count:
         raise MissingError(f"bands={tuple(bands)}: {found.what} has {count} band{'s' if count > 1 else ''}, counted from 1")
@@ -265,25 +184,6 @@ def _holes(header: Header) -> sql.Composed:
     return sql.SQL("ARRAY[{}]::addbandarg[]").format(sql.SQL(", ").join(rows))
 
 
-def off_lattice(header: Header, tiles: Tiles) -> str | None:
-    """Why the rasters don't lie on the tiles' lattice; None where they do, at both ends of each tile."""
-    grid = tiles.grid
-    if header.srid != grid.srid:
-        return f"stored in SRID {header.srid}, the tiles are in {grid.srid}"
-    if header.skew != (0, 0) or header.scale[0] < 0 or header.scale[1] > 0:
-        return f"not stored north-up (scale {header.scale}, skew {header.skew})"
-    scale = (header.scale[0], -header.scale[1])
-    if any(abs(s - r) / r * max(grid.shape) > ALIGNED for s, r in zip(scale, grid.pixel, strict=True)):
-        return f"stored at {scale[0]:g} × {scale[1]:g} CRS units a pixel, the tiles have {grid.pixel[0]:g} × {grid.pixel[1]:g}"
-    bounds = tiles.bounds
-    for axis, name in ((0, "x"), (1, "y")):
-        offset = (bounds[:, [axis, axis + 2]] - header.upper_left[axis]) / scale[axis]
-        off = float(np.abs(offset - np.rint(offset)).max())
-        if off > ALIGNED:
-            return f"the lattices are {off:.3g} px apart in {name}"
-    return None
-
-
 def _beyond(size: int, ratio: float, margin: int, lot: int) -> int:
     """Source pixels by which the window is to reach further, so that the last lot that is shrunk is no small one."""
     count = size + 2 * margin / ratio + 1
@@ -293,11 +193,3 @@ def _beyond(size: int, ratio: float, margin: int, lot: int) -> int:
 def _finer(tiles: Tiles, times: int) -> Tiles:
     """The tiles in so many times as many pixels along each side."""
     return tiles.at((tiles.grid.pixel[0] / times, tiles.grid.pixel[1] / times)) if times > 1 else tiles
-
-
-def _ratios(db: Database, tiles: Tiles, header: Header) -> tuple[float, float]:
-    """How many source pixels a tile's pixel spans, along the source's rows and columns, where the first tile lies."""
-    (x, _, _, y), (sx, sy) = tiles.bounds[0].tolist(), tiles.grid.pixel
-    slots = {"x": x, "y": y, "scale_x": sx, "scale_y": sy, "srid": tiles.grid.srid, "source_srid": header.srid}
-    width, height = db.query(compose("pixel_ratio", **slots))[0]
-    return width / math.hypot(header.scale[0], header.skew[1]), height / math.hypot(header.scale[1], header.skew[0])

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from psycopg import sql
 
-from . import legend, rasterfile
+from . import catalog, legend, rasterfile
 from .database import Database
 from .errors import ConfigError, LoadError
 from .legend import Colours, Legend, Recoding
@@ -90,6 +90,7 @@ def raster(
 
     source = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
     with new_table(db, table, replace, source) as new:
+        _require_no_overviews(db, new, source)
         srids = [srid_of(new, file, srid, notes) for file in found]
         for file, its in zip(found, srids, strict=True):
             require_same(first, file, "SRID", srids[0], its)
@@ -129,6 +130,16 @@ class _Part:
         yield from rasterfile.blocks(self.file, srid, self.block[0], self.recode)
         if self.recode:
             self.recode.finish()  # at the file's end, for the error counts all of its pixels
+
+
+def _require_no_overviews(db: Database, new: NewTable, source: str) -> None:
+    """Raise `LoadError` where a table that is to be replaced has overviews, which would go on to show its old imagery."""
+    if found := catalog.overviews(db.query, new.schema, new.name):
+        names = ", ".join(sql.Identifier(schema, name).as_string() for schema, name, *_ in found)
+        raise LoadError(
+            f"{source} was not loaded: {new.schema}.{new.name} has overviews, which would show its old imagery. Drop them "
+            f"first, and make them anew after it: DROP TABLE {names}"
+        )
 
 
 def _require_seen(db: Database, parts: Sequence[_Part]) -> list[str]:

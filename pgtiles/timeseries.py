@@ -113,15 +113,15 @@ class TimeSeries:
                 f"{self.by}::timestamptz or to_timestamp({self.by})"
             )
 
-    def over(self, source: str, tiles: Tiles) -> str:
-        """The rasters of a tile's steps, from the text of a source with `taken`."""
+    def over(self, source: str, tiles: Tiles, wider: float = 0.0) -> str:
+        """The rasters of a tile's steps, from the text of a source with `taken`. wider: tile pixels by which tile.geom is."""
         near: sql.Composable = sql.SQL("t.step_time")
         if self.nearest is not None:
             to = sql.SQL("tile.time") if _is_tile(self.nearest) else _literal(self.nearest)
             near = sql.SQL("abs(extract(epoch FROM {0}) - extract(epoch FROM {1})), {0}").format(near, to)
         return compose(
-            "series", source=sql.SQL(source), near=near, every=self.every, steps=self.steps, edge=0.1 / max(tiles.grid.shape),
-            stride=STRIDE,
+            "series", source=sql.SQL(source), near=near, every=self.every, steps=self.steps,
+            edge=(wider + 0.1) / (max(tiles.grid.shape) + 2 * wider), stride=STRIDE,
         ).as_string(None)  # fmt: skip
 
 
@@ -147,7 +147,7 @@ def native(time: TimeSeries | None, text: str, tile: sql.Composable, tiles: Tile
     return {"source": source, "series": sql.SQL(", u.seconds"), "stamp": sql.SQL("float8send(r.seconds) || ")}
 
 
-def warped(time: TimeSeries | None, text: str, tile: sql.Composable, tiles: Tiles) -> dict[str, sql.Composable]:
+def warped(time: TimeSeries | None, text: str, tile: sql.Composable, tiles: Tiles, wider: float) -> dict[str, sql.Composable]:
     """Slots of warped.sql, as for `native`. Its relation around holds the tiles; of a series all rasters of their steps too."""
     if not time:
         one = sql.SQL("(SELECT a.*, ST_AddBand(a.ref, '8BUI'::text) AS rast FROM around AS a WHERE a.n = this.n)")
@@ -155,7 +155,7 @@ def warped(time: TimeSeries | None, text: str, tile: sql.Composable, tiles: Tile
         own = sql.SQL("(SELECT {} FROM {} AS tile)").format(TILE, tile)
         return {"tile": own, "source": query.guarded(text, one), **this}
     return {
-        "tile": sql.SQL("(SELECT {}, u.* FROM {})").format(TILE, query.guarded(time.over(text, tiles), tile)),
+        "tile": sql.SQL("(SELECT {}, u.* FROM {})").format(TILE, query.guarded(time.over(text, tiles, wider), tile)),
         "this": compose("series_steps"),
         "n": sql.SQL("(this.step * {}::int4 - 1)").format(STRIDE),
         "stamp": sql.SQL("float8send(this.seconds) || "),

@@ -1,5 +1,6 @@
 -- The relation tile for a layer in another SRID, or one whose features reach into the tile by a buffer or a resampling kernel.
--- slots: srid (of the layer's source), reach (ground metres by which the search envelope is wider than the tile)
+-- slots: srid (of the layer's source), reach (ground metres by which the search envelope is wider than the tile), grow_x, grow_y
+--        (the tiles' CRS units by which it is wider besides)
 -- rows: n, id, ref, time as in tiles.sql; geom, the envelope to search with, wider by the reach, densified and in the source's
 --       SRID, so that the source's own index serves; rast, ref with a band of zeros, for the user; envelope, the tile's own;
 --       metre_x, metre_y, ground metres in one CRS unit at the
@@ -34,7 +35,9 @@
         SELECT d.ground_x / (2 * c.half_x) AS metre_x, d.ground_y / (2 * c.half_y) AS metre_y
     ) AS m
     CROSS JOIN LATERAL (
-        SELECT ST_Expand(t.geom, {reach}::float8 / m.metre_x, {reach}::float8 / m.metre_y) AS grown
+        SELECT ST_Expand(
+            t.geom, {reach}::float8 / m.metre_x + {grow_x}::float8, {reach}::float8 / m.metre_y + {grow_y}::float8
+        ) AS grown
     ) AS g
     OFFSET 0
 )

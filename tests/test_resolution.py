@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 import torch
@@ -15,8 +16,8 @@ from rasterio.features import rasterize
 from rasterio.transform import from_origin
 from rasterio.vrt import WarpedVRT
 
-from pgtiles import Grid, Imagery, Instances, Labels, TileDataset, Tiles, Vectors, load, read
-from pgtiles.errors import ConfigError
+from pgtiles import Database, Grid, Imagery, Instances, Labels, TileDataset, Tiles, Vectors, load, read
+from pgtiles.errors import ConfigError, DataError, LoadError
 from pgtiles.reading import Plan
 
 WHOLE = (X0 + 200, Y0 - 1400, X0 + 1200, Y0 - 200)
@@ -250,6 +251,127 @@ class TestOverviews:
         with pytest.warns(match="mine.o_2_wrong is no overview of mine.base, whatever raster_overviews says"):
             (layer,) = Plan.open(schema_db, tiles, {"image": Imagery("base")}).layers
         assert '"base"' in layer.select
+
+    def test_one_that_lacks_what_was_added_to_the_table_is_not_read(self, schema_db, world, sensors):
+        load.raster(schema_db, sensors["fine"], "grown")
+        with schema_db.connection() as conn:
+            conn.execute("SELECT AddRasterConstraints('mine'::name, 'grown'::name, 'rast'::name, 'extent')")
+            conn.execute("SELECT ST_CreateOverview('grown'::regclass, 'rast', 4, 'Bilinear')")
+            conn.execute("DELETE FROM o_4_grown WHERE ST_UpperLeftX(rast) < %s", (X0 + 1000,))
+        tiles = Tiles.random(Grid(srid=3857, resolution=4 * RES, size=16, origin=(X0, Y0)), within=WHOLE, count=40, seed=13)
+        with pytest.warns(match="the overview mine.o_4_grown lacks imagery that mine.grown has, and is not read: make it anew"):
+            batch = read(schema_db, tiles, {"image": Imagery("grown")})
+        np.testing.assert_array_equal(
+            batch["image"], read(schema_db, tiles, {"image": Imagery("grown", overviews=False)})["image"]
+        )
+
+    def test_an_empty_one_is_passed_over_and_said(self, schema_db, world, sensors):
+        load.raster(schema_db, sensors["fine"], "full")
+        with schema_db.connection() as conn:
+            conn.execute("SELECT AddRasterConstraints('mine'::name, 'full'::name, 'rast'::name, 'extent')")
+            conn.execute("SELECT ST_CreateOverview('full'::regclass, 'rast', 4, 'Bilinear')")
+            conn.execute("TRUNCATE o_4_full")
+        tiles = Tiles.random(Grid(srid=3857, resolution=4 * RES, size=16, origin=(X0, Y0)), within=WHOLE, count=4, seed=14)
+        with pytest.warns(match=r"the overview mine.o_4_full of mine.full is not read: mine.o_4_full.rast holds no raster"):
+            (layer,) = Plan.open(schema_db, tiles, {"image": Imagery("full")}).layers
+        assert '"full"' in layer.select
+
+    def test_one_in_a_schema_that_is_closed_to_the_user_is_none(self, world, sensors, pyramid, quiet):
+        with world.db.connection() as conn:
+            conn.execute("CREATE SCHEMA hidden; CREATE ROLE outsider; GRANT SELECT ON ALL TABLES IN SCHEMA public TO outsider")
+            conn.execute("ALTER TABLE o_8_sensor_fine SET SCHEMA hidden; GRANT SELECT ON hidden.o_8_sensor_fine TO outsider")
+            conn.execute("SELECT DropOverviewConstraints('hidden', 'o_8_sensor_fine', 'rast')")
+            conn.execute(
+                "SELECT AddOverviewConstraints('hidden', 'o_8_sensor_fine', 'rast', 'public', 'sensor_fine', 'rast', 8)"
+            )
+        try:
+            tiles = Tiles.random(Grid(srid=3857, resolution=50, size=16, origin=(X0, Y0)), within=WHOLE, count=4, seed=15)
+            with Database(f"{world.url}?options=-crole%3Doutsider") as db:
+                (layer,) = Plan.open(db, tiles, {"image": Imagery("sensor_fine")}).layers
+            assert '"o_4_sensor_fine"' in layer.select
+        finally:
+            with world.db.connection() as conn:
+                conn.execute("ALTER TABLE hidden.o_8_sensor_fine SET SCHEMA public; DROP SCHEMA hidden")
+                conn.execute("DROP OWNED BY outsider; DROP ROLE outsider")
+
+    def test_a_table_that_has_some_is_not_replaced_under_them(self, world, sensors, pyramid):
+        with pytest.raises(LoadError, match=r'public.sensor_fine has overviews, .* DROP TABLE "public"."o_8_sensor_fine", "'):
+            load.raster(world.db, sensors["fine"], "sensor_fine", replace=True)
+
+
+class TestFarApart:
+    """What a tile holds does not depend on which others are read with it, though a projection's scale differs between them."""
+
+    PLACES = ((5.0, 37.0), (25.0, 67.0))  # Spain, Finland
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def cover(cls, world):
+        to = pyproj.Transformer.from_crs(4326, 3035, always_xy=True)
+        files = []
+        for n, place in enumerate(cls.PLACES):
+            x, y = (round(v / 10) * 10 for v in to.transform(*place))
+            pixels = np.random.default_rng(n).integers(0, 5, (1, 800, 800)).astype("u1")
+            path = world.folder / f"cover{n}.tif"
+            files.append(write_tiff(path, pixels, crs="EPSG:3035", transform=from_origin(x - 4000, y + 4000, 10, 10)))
+        load.raster(world.db, files, "cover", replace=True)
+
+    def tiles(self, *which):
+        to = pyproj.Transformer.from_crs(4326, 3857, always_xy=True)
+        corners = np.array(
+            [[round(x / 30) - 32, round(-y / 30) - 32] for x, y in (to.transform(*self.PLACES[n]) for n in which)]
+        )
+        return Tiles(Grid(srid=3857, resolution=30, size=64), corners[:, 0], corners[:, 1])
+
+    @pytest.mark.parametrize(
+        ("layer", "off"),
+        [(Labels("cover", resampling="mode"), 0), (Imagery("cover", resampling="cubic", max_error=0), 1)],  # GDAL's own windows
+    )
+    def test_a_tile_is_the_same_in_any_company(self, world, layer, off):
+        for first, second in ((0, 1), (1, 0)):
+            alone = read(world.db, self.tiles(second), {"x": layer})["x"][0]
+            after = read(world.db, self.tiles(first, second), {"x": layer})["x"][1]
+            assert np.abs(alone.astype(int) - after).max() <= off
+            assert alone.any()
+
+
+class TestQueries:
+    """A query for rasters sees a wider tile.geom where a kernel reaches beyond the tile."""
+
+    @pytest.mark.parametrize("resampling", ["bilinear", "cubic", "lanczos"])
+    @pytest.mark.parametrize("shift", [1, 2, 3])
+    def test_equals_the_table_at_the_blocks_seams(self, world, sensors, quiet, resampling, shift):
+        begin = 128 * 6 * RES + shift * RES  # in fine pixels, just behind a block of the coarse sensor
+        grid = Grid(srid=3857, resolution=RES, size=64, origin=(X0 + begin, Y0 - begin))
+        tiles = Tiles(grid, np.array([0, 3, -70]), np.array([0, -1, -70]))
+        named = read(world.db, tiles, {"i": Imagery("sensor_coarse", resampling=resampling)})["i"]
+        query = "SELECT rast FROM sensor_coarse WHERE ST_ConvexHull(rast) && tile.geom"
+        np.testing.assert_array_equal(read(world.db, tiles, {"i": Imagery(query, resampling=resampling)})["i"], named)
+        for i in range(len(tiles)):
+            wanted = warped(sensors["coarse"], tiles, i, (64, 64), Resampling[resampling])
+            np.testing.assert_allclose(named[i], wanted, rtol=1e-5, atol=1e-3)
+
+    def test_one_that_gives_rasters_for_few_tiles_only(self, world, sensors):
+        tiles = Tiles.random(world.grid, within=WHOLE, count=300, seed=16)
+        query = "SELECT s.rast FROM sensor_fine AS s, tile WHERE tile.id = 217 AND ST_ConvexHull(s.rast) && tile.geom"
+        batch = read(world.db, tiles[210:220], {"i": Imagery(query)})["i"]
+        assert batch.any(axis=(1, 2, 3)).tolist() == [n == 217 for n in range(210, 220)]
+        Plan.open(world.db, tiles, {"i": Imagery(query)})  # it lies among the first and among the last 16 of these
+        never = "SELECT s.rast FROM sensor_fine AS s, tile WHERE tile.id = -1"
+        with pytest.raises(DataError, match="the query gives no raster for 300 of the 300 tiles: do imagery and tiles meet"):
+            Plan.open(world.db, tiles, {"i": Imagery(never)})
+
+
+def test_a_coarse_transformer_looks_further(world, quiet):
+    """max_error is how far off a pixel may come from, so the window reaches as far, too: nothing comes from nowhere."""
+    pixels = np.random.default_rng(0).integers(1, 255, (1, 1500, 1500)).astype("u1")
+    path = write_tiff(world.folder / "degrees.tif", pixels, crs="EPSG:4326", transform=from_origin(0, 85, 0.02, 0.02))
+    load.raster(world.db, path, "degrees", replace=True)
+    x, y = pyproj.Transformer.from_crs(4326, 3857, always_xy=True).transform(5, 75)
+    tiles = Tiles(Grid(srid=3857, resolution=4000, size=256), np.array([round(x / 4000)]), np.array([round(-y / 4000)]))
+    batch = read(world.db, tiles, {"i": Imagery("degrees", resampling="nearest", max_error=20, valid=True)})
+    assert batch["i"].all()
+    assert batch["i_valid"].all()
 
 
 class TestMode:
