@@ -19,7 +19,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from unet import UNet
 
-from pgtiles import Database, Grid, Imagery, Labels, Split, TileDataset, Tiles, load, plot, read, samples
+from pgtiles import Database, Grid, Imagery, Labels, Split, TileDataset, Tiles, errors, load, plot, read, samples
 
 PREFIX = "helsinki"  # of all tables made here: planet_osm_line may be there already, and is somebody's
 CITY = (385425.0, 6671465.0, 386460.0, 6672760.0)  # where the map is complete: west, south, east and north in metres
@@ -96,6 +96,15 @@ def fill(db: Database) -> None:
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     say(f"loaded the map and a picture of {image.shape[2]} × {image.shape[1]} pixels of {PIXEL} m")
+
+
+def ready(db: Database) -> Database:
+    """The same database, with the city in it: filled, unless some run before did so. For the examples that go on from this one."""
+    try:
+        db.table(f"{PREFIX}_aerial")
+    except errors.MissingError:
+        fill(db)
+    return db
 
 
 def blocks() -> Split:
