@@ -38,7 +38,7 @@ say = Console(highlight=False, soft_wrap=True).print
 
 
 def main(output: Path = Path("classify.png"), seed: int = 0, url: str | None = None, epochs: int = EPOCHS) -> dict[str, float]:
-    """Train on most blocks of the city, test on the others, draw. Gives the shares of chips told right, by three ways to tell."""
+    """Train on most blocks of the city, test on the others, draw. Gives the shares of chips told right, three ways."""
     db = ready(database(url))
     split = Tiles.random(GRID, within=CITY, count=TILES, seed=2).split(train=0.7, test=0.3, block=450, gap=8, seed=2)
     dataset = TileDataset(db, split.train, LAYERS, batch_size=BATCH, seed=seed, transform=augment)
@@ -52,7 +52,10 @@ def main(output: Path = Path("classify.png"), seed: int = 0, url: str | None = N
         found = fit(model, dataset, test["image"], epochs)
         accuracy[name] = (found == test["label"]).float().mean().item()
     dataset.close()
-    say(f"{len(split.train)} chips to train on, {len(test['label'])} to test on: {told(dict(zip(NAMES, share.tolist(), strict=True)))}")
+    say(
+        f"{len(split.train)} chips to train on, {len(test['label'])} to test on: "
+        f"{told(dict(zip(NAMES, share.tolist(), strict=True)))}"
+    )
     say(f"Told right: {told(accuracy)}")
     picture(test["image"], test["label"], found, output)
     say(f"Picture: {output.resolve()}")

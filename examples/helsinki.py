@@ -99,7 +99,7 @@ def fill(db: Database) -> None:
 
 
 def ready(db: Database) -> Database:
-    """The same database, with the city in it: filled, unless some run before did so. For the examples that go on from this one."""
+    """The same database with the city in it, which may be there from a run before. For examples that go on from this one."""
     try:
         db.table(f"{PREFIX}_aerial")
     except errors.MissingError:

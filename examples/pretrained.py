@@ -20,14 +20,16 @@ GRID = Grid(srid=3067, resolution=1.0, size=96)
 TILES, BATCH, EPOCHS, RATE = 150, 8, 5, 2e-3
 LAYERS = {
     "aerial": Imagery(f"{PREFIX}_aerial"),
-    "streets": Vectors({"street": f"SELECT ST_Buffer(way, 3) AS geom FROM ({STREETS}) AS s WHERE ST_DWithin(way, tile.geom, 3)"}),
+    "streets": Vectors(
+        {"street": f"SELECT ST_Buffer(way, 3) AS geom FROM ({STREETS}) AS s WHERE ST_DWithin(way, tile.geom, 3)"}
+    ),
     "mask": Labels(f"{PREFIX}_polygon", where="building IS NOT NULL AND coalesce(layer, '0') NOT LIKE '-%'"),
 }
 say = Console(highlight=False, soft_wrap=True).print
 
 
 def widened(conv: nn.Conv2d, bands: int) -> nn.Conv2d:
-    """The convolution for so many bands: the first ones keep their weights, each further one gets their mean (so do all, if fewer).
+    """The convolution for so many bands: the first keep their weights, further ones get their mean (as do all, if fewer).
 
     Then they are scaled, so that a grey picture, the same in all bands, gives what it gave before.
     """
@@ -45,7 +47,11 @@ def widened(conv: nn.Conv2d, bands: int) -> nn.Conv2d:
 
 
 def main(
-    output: Path = Path("pretrained.png"), seed: int = 0, url: str | None = None, epochs: int = EPOCHS, weights: str | None = None
+    output: Path = Path("pretrained.png"),
+    seed: int = 0,
+    url: str | None = None,
+    epochs: int = EPOCHS,
+    weights: str | None = None,
 ) -> dict[str, float]:
     """Train on most blocks of the city, test on the others, draw. Gives the IoU of houses, and that of a plain guess."""
     db = ready(database(url))

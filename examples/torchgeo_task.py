@@ -44,7 +44,9 @@ def main(
     batches = list(scene.test)
     mask = torch.cat([batch["mask"] for batch in batches])
     logged["all_road"] = float((mask == 1).sum() / (mask != UNSEEN).sum())
-    say(f"IoU of roads in the test area: {logged['val_BinaryJaccardIndex']:.2f}; were everything road, {logged['all_road']:.2f}")
+    say(
+        f"IoU of roads in the test area: {logged['val_BinaryJaccardIndex']:.2f}; were everything road, {logged['all_road']:.2f}"
+    )
     with torch.no_grad():
         found = (task.eval()(task.on_after_batch_transfer(batches[0], 0)["image"])[:, 0] > 0).long()
     shown = {"image": batches[0]["image"], "truth": batches[0]["mask"].clamp(min=0), "prediction": found}

@@ -33,7 +33,9 @@ class TwoHeads(nn.Module):
         super().__init__()
         self.body = UNet(3, width=width)
         self.road, self.body.head = nn.Conv2d(width, 2, 1), nn.Identity()
-        self.roofs = nn.Sequential(nn.Conv2d(width, width, 1), nn.ReLU(), nn.Conv2d(width, 1, 1))  # at each pixel; the mean counts
+        self.roofs = nn.Sequential(
+            nn.Conv2d(width, width, 1), nn.ReLU(), nn.Conv2d(width, 1, 1)
+        )  # at each pixel; the mean counts
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         x = self.body(image)
@@ -41,7 +43,7 @@ class TwoHeads(nn.Module):
 
 
 def main(output: Path = Path("two_heads.png"), seed: int = 0, url: str | None = None, epochs: int = EPOCHS) -> dict[str, float]:
-    """Train on most blocks of the city, test on the others, draw. Gives both figures of the test, and those of a plain guess."""
+    """Train on most blocks of the city, test on the others, draw. Gives both figures, and those of a plain guess."""
     db = ready(database(url))
     split = Tiles.random(GRID, within=CITY, count=TILES, seed=2).split(train=0.7, test=0.3, block=450, gap=8, seed=2)
     dataset = TileDataset(db, split.train, LAYERS, batch_size=BATCH, seed=seed, transform=augment)
@@ -55,7 +57,9 @@ def main(output: Path = Path("two_heads.png"), seed: int = 0, url: str | None = 
         "error, always the mean": off(middle, test["roofs"]), "error": off(roofs, test["roofs"]),
     }  # fmt: skip
     say(f"Streets in {len(road)} test tiles: IoU {scores['IoU']:.2f}; were everything street, {scores['IoU, all road']:.2f}")
-    say(f"Share of roofs: {scores['error']:.3f} off in the mean; the training tiles' mean is {scores['error, always the mean']:.3f}")
+    say(
+        f"Share of roofs: off by {scores['error']:.3f}; the training tiles' mean by {scores['error, always the mean']:.3f}"
+    )
     picture(test, road, roofs, output)
     say(f"Picture: {output.resolve()}")
     return scores

@@ -1,0 +1,156 @@
+"""The examples, run: each tells a figure that a plain guess does not reach. Those that need torchvision run where it is found."""
+
+import importlib
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import shared
+
+from pgtiles import Database
+
+ROOT = Path(__file__).parents[1]
+PEERS = Path(os.environ.get("PGTILES_PEERS_PYTHON") or ROOT / ".venv-peers" / "bin" / "python")
+
+
+@pytest.fixture(autouse=True)
+def found(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+
+
+@pytest.fixture(scope="module")
+def url(template):
+    """One database for all examples: the city is painted once."""
+    with shared(template, "pgtiles_examples") as url:
+        yield url
+
+
+def run(name, url, tmp_path, **more):
+    """What an example's main gives, after it has drawn a picture."""
+    picture = tmp_path / f"{name}.png"
+    scores = importlib.import_module(name).main(output=picture, url=url, **more)
+    assert picture.stat().st_size > 30_000
+    return scores
+
+
+def test_detect(url, tmp_path):
+    scores = run("detect", url, tmp_path)
+    assert scores["seen recall"] > scores["seen thrown"] + 0.3
+    assert scores["seen precision"] > 0.5
+
+
+def test_classify(url, tmp_path):
+    scores = run("classify", url, tmp_path, epochs=6)
+    assert scores["the small network"] > max(scores["the commonest class"], scores["colour alone"]) + 0.05
+
+
+def test_two_heads(url, tmp_path):
+    scores = run("two_heads", url, tmp_path, epochs=3)
+    assert scores["IoU"] > 2 * scores["IoU, all road"]
+    assert scores["error"] < 0.6 * scores["error, always the mean"]
+
+
+@pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:.*IterableDataset.*__len__", "ignore:.*workers"
+)
+class TestLightning:
+    def test_it_learns(self, url, tmp_path):
+        scores = run("lightning_roads", url, tmp_path, epochs=6)
+        assert scores["iou"] > 2 * scores["iou_all_road"]
+
+    def test_each_epoch_is_the_dataset_s_own_also_after_a_checkpoint(self, url, tmp_path):
+        """The tiles that a Trainer sees are those that the dataset gives, epoch by epoch; a run that goes on reads the next epoch."""
+        import lightning
+        from demo import fill
+        from lightning_roads import Scene
+
+        class Noted(lightning.LightningModule):
+            def __init__(self):
+                super().__init__()
+                self.weight, self.seen = torch.nn.Parameter(torch.zeros(())), []
+
+            def training_step(self, batch, _):
+                self.seen.append((self.current_epoch, batch["tile_id"].tolist()))
+                return self.weight * 0
+
+            def configure_optimizers(self):
+                return torch.optim.SGD(self.parameters(), lr=0.1)
+
+        def trained(epochs, checkpoint=None):
+            module = Noted()
+            trainer = lightning.Trainer(
+                max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+                default_root_dir=tmp_path, use_distributed_sampler=True, enable_checkpointing=False,
+            )  # fmt: skip
+            trainer.fit(module, datamodule=Scene(db, seed=3), ckpt_path=checkpoint)
+            trainer.save_checkpoint(tmp_path / "last.ckpt")
+            return module.seen
+
+        with Database(url) as db:
+            fill(db)
+            scene = Scene(db, seed=3)
+            expected = [(epoch, batch["tile_id"].tolist()) for epoch in range(4) for batch in scene.train]
+            scene.teardown("fit")
+            assert trained(2) + trained(4, tmp_path / "last.ckpt") == expected
+
+
+class TestPeers:
+    """In an environment with torchvision: .venv-peers, or the one that PGTILES_PEERS_PYTHON names."""
+
+    def run(self, name, url, tmp_path, *options):
+        self.need(name)
+        picture = tmp_path / f"{name}.png"
+        script = [ROOT / "tests" / "torchvision_operators.py", ROOT / "examples" / f"{name}.py"]
+        said = self.python(*script, "--url", url, "--output", picture, *options)
+        assert picture.stat().st_size > 30_000
+        return [float(number) for number in re.search(r"IoU .*: (\d\.\d+); were everything .*, (\d\.\d+)", said).groups()]
+
+    def need(self, name):
+        package = {"pretrained": "segmentation_models_pytorch", "torchgeo_task": "torchgeo.trainers"}[name]
+        if not PEERS.exists():
+            pytest.skip(f"no {PEERS}: an environment with pgtiles, torchvision and {package}, see docs/examples.md")
+        code = f"import torchvision_operators; held = torchvision_operators.declare(); import psycopg, {package}"
+        made = self.process("-c", code)
+        if made.returncode:
+            pytest.skip(f"{PEERS} lacks something: {made.stderr.strip().splitlines()[-1]}")
+
+    def python(self, *arguments):
+        made = self.process(*arguments)
+        assert made.returncode == 0, made.stderr[-2000:]
+        return made.stdout
+
+    def process(self, *arguments):
+        path = os.pathsep.join(str(ROOT / folder) for folder in (".", "tests", "examples"))
+        return subprocess.run(
+            [PEERS, *arguments], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
+        )
+
+    def test_a_network_made_for_three_bands(self, url, tmp_path):
+        found, everything = self.run("pretrained", url, tmp_path, "--epochs", "3")
+        assert found > everything + 0.1
+
+    def test_a_torchgeo_task(self, url, tmp_path):
+        found, everything = self.run("torchgeo_task", url, tmp_path)
+        assert found > 2 * everything
+
+    def test_a_widened_convolution_sees_grey_as_before(self, url):
+        self.need("pretrained")
+        self.python("-c", WIDENED)
+
+
+WIDENED = """
+import torchvision_operators; held = torchvision_operators.declare()
+import torch
+from pretrained import widened
+conv = torch.nn.Conv2d(3, 8, 7, stride=2, padding=3)
+grey = torch.randn(2, 1, 32, 32)
+for bands in (1, 2, 3, 4, 13):
+    wide = widened(conv, bands)
+    torch.testing.assert_close(wide(grey.expand(-1, bands, -1, -1)), conv(grey.expand(-1, 3, -1, -1)))
+assert torch.equal(widened(conv, 3).weight, conv.weight)
+# what told red from blue still does, in proportion
+torch.testing.assert_close(widened(conv, 6).weight[:, :3] * 2, conv.weight)
+"""
