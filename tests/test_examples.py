@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import shared
 
-from pgtiles import Database
+from pgtiles import Database, load
 
 ROOT = Path(__file__).parents[1]
 PEERS = Path(os.environ.get("PGTILES_PEERS_PYTHON") or ROOT / ".venv-peers" / "bin" / "python")
@@ -83,7 +83,7 @@ class TestLightning:
             module = Noted()
             trainer = lightning.Trainer(
                 max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-                default_root_dir=tmp_path, use_distributed_sampler=True, enable_checkpointing=False,
+                default_root_dir=tmp_path, limit_val_batches=0, enable_checkpointing=False,
             )  # fmt: skip
             trainer.fit(module, datamodule=Scene(db, seed=3), ckpt_path=checkpoint)
             trainer.save_checkpoint(tmp_path / "last.ckpt")
@@ -135,6 +135,16 @@ class TestPeers:
     def test_a_torchgeo_task(self, url, tmp_path):
         found, everything = self.run("torchgeo_task", url, tmp_path)
         assert found > 2 * everything
+
+    def test_the_blocks_of_targets_md_with_torchvision_and_torchgeo(self, url, monkeypatch):
+        self.need("torchgeo_task")
+        monkeypatch.setenv("PGTILES_URL", url)
+        with Database(url) as db:
+            load.sample(db, "spacenet", replace=True)
+        blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "targets.md").read_text(), re.M | re.S)
+        checks = "assert sum(losses.values()) > 0 and target['masks'].shape[1:] == (256, 256) and len(target['boxes'])"
+        declared = "import torchvision_operators; held = torchvision_operators.declare()"
+        self.python("-c", "\n".join([declared, *blocks, checks]))
 
     def test_a_widened_convolution_sees_grey_as_before(self, url):
         self.need("pretrained")
