@@ -54,7 +54,11 @@ def test_two_heads(url, tmp_path):
 
 
 @pytest.mark.filterwarnings(
-    "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:.*IterableDataset.*__len__", "ignore:.*workers"
+    "ignore::FutureWarning",
+    "ignore::DeprecationWarning",
+    "ignore:.*IterableDataset.*__len__",
+    "ignore:.*workers",
+    "ignore:You passed in a `val_dataloader`",
 )
 class TestLightning:
     def test_it_learns(self, url, tmp_path):

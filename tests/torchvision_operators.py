@@ -9,6 +9,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
 NAMES = ("nms", "qnms", "roi_align", "qroi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d")
@@ -35,11 +36,13 @@ def declare():
 def nms(boxes, scores, iou_threshold):
     from torchvision.ops import box_iou
 
-    overlap, kept = box_iou(boxes, boxes), []
-    for i in scores.argsort(descending=True).tolist():
-        if all(overlap[i, k] <= iou_threshold for k in kept):
-            kept.append(i)
-    return torch.tensor(kept, dtype=torch.int64)
+    order = scores.argsort(descending=True)
+    over = (box_iou(boxes[order], boxes[order]) > iou_threshold).numpy()
+    kept = np.ones(len(order), bool)
+    for i in range(len(order)):
+        if kept[i]:
+            kept[i + 1 :] &= ~over[i, i + 1 :]
+    return order[torch.from_numpy(kept)]
 
 
 if __name__ == "__main__":
