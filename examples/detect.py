@@ -1,9 +1,9 @@
 """Find the houses of a SpaceNet scene (Atlanta, 0.5 m) with a tiny detector. Its targets are boxes, which PostGIS cuts.
 
 For each cell of 8 × 8 pixels the detector says how likely it is the middle of a house, and how far away the four sides of the
-box are: an anchor-free head, as CenterNet and FCOS have it, on the U-Net of unet.py. The scene has 43 houses, half under
-trees: enough to learn these houses, too few to learn what a house is. So two figures are told, of the land that the detector
-was trained on and of land that it has not seen, each beside what as many boxes thrown at random find.
+box are: an anchor-free head, as CenterNet and FCOS have it, on the U-Net of unet.py. The scene has 43 houses, half of them
+under trees, so the figures are rough: they are told for land that the detector was trained on and for land that it has not
+seen, each beside what as many boxes thrown at random find.
 """
 
 from pathlib import Path

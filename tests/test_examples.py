@@ -38,8 +38,9 @@ def run(name, url, tmp_path, **more):
 
 def test_detect(url, tmp_path):
     scores = run("detect", url, tmp_path)
-    assert scores["seen recall"] > scores["seen thrown"] + 0.3
-    assert scores["seen precision"] > 0.5
+    assert scores["seen recall"] > scores["seen thrown"] + 0.15
+    assert scores["seen precision"] > 0.25
+    assert scores["unseen recall"] > scores["unseen thrown"] + 0.1
 
 
 def test_classify(url, tmp_path):
