@@ -17,7 +17,7 @@ from unet import UNet
 
 from pgtiles import Database, TileDataset, plot
 
-EPOCHS, RATE = 8, 4e-3
+EPOCHS, RATE = 10, 4e-3  # few tiles, so few steps an epoch: after four epochs it finds no road yet
 say = Console(highlight=False, soft_wrap=True).print
 
 
@@ -48,7 +48,7 @@ class Roads(lightning.LightningModule):
     def __init__(self, rate: float = RATE, width: int = 12):
         super().__init__()
         self.save_hyperparameters()
-        self.model = UNet(channels=1, width=width)
+        self.model = UNet(channels=1, width=width).to(memory_format=torch.channels_last)  # faster on a CPU
 
     def training_step(self, batch: dict, _: int) -> torch.Tensor:
         loss = criterion(self.model(batch["image"]), batch)
