@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from rich.console import Console
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from unet import UNet
 
 from pgtiles import Boxes, Grid, Imagery, TileDataset, Tiles, load, plot, read
@@ -97,7 +98,7 @@ def criterion(output: Tensor, boxes: list[Tensor]) -> Tensor:
 
 
 def fit(dataset: TileDataset, seed: int, epochs: int) -> nn.Module:
-    """Train a detector."""
+    """Train a detector. Gives the running average of its weights."""
     torch.manual_seed(seed)
     halves = [
         layer
@@ -106,6 +107,7 @@ def fit(dataset: TileDataset, seed: int, epochs: int) -> nn.Module:
     ]
     model = nn.Sequential(nn.BatchNorm2d(1, affine=False), *halves, UNet(16, classes=5, depth=2))
     model.to(memory_format=torch.channels_last)  # faster on a CPU
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.97), use_buffers=True)
     optimiser = torch.optim.AdamW(model.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=epochs * len(dataset))
     loader = dataset.loader()
@@ -116,9 +118,10 @@ def fit(dataset: TileDataset, seed: int, epochs: int) -> nn.Module:
             loss.backward()
             optimiser.step()
             schedule.step()
+            average.update_parameters(model)
         if epoch % 5 == 0:
             say(f"epoch {epoch:2}  loss {loss.item():.2f}")
-    return model.eval()
+    return average.eval()
 
 
 @torch.no_grad()

@@ -63,8 +63,8 @@ def test_two_heads(url, tmp_path):
 )
 class TestLightning:
     def test_it_learns(self, url, tmp_path):
-        scores = run("lightning_roads", url, tmp_path, epochs=6)
-        assert scores["iou"] > 2 * scores["iou_all_road"]
+        scores = run("lightning_roads", url, tmp_path, epochs=8)
+        assert scores["iou"] > scores["iou_all_road"] + 0.1
 
     def test_each_epoch_is_the_dataset_s_own_also_after_a_checkpoint(self, url, tmp_path):
         """The tiles that a Trainer sees are those that the dataset gives, epoch by epoch; a run that goes on reads the next epoch."""
@@ -111,7 +111,7 @@ class TestPeers:
         script = [ROOT / "tests" / "torchvision_operators.py", ROOT / "examples" / f"{name}.py"]
         said = self.python(*script, "--url", url, "--output", picture, *options)
         assert picture.stat().st_size > 30_000
-        return [float(number) for number in re.search(r"IoU .*: (\d\.\d+); were everything .*, (\d\.\d+)", said).groups()]
+        return [float(number) for number in re.search(r"IoU .* (\d\.\d+); were everything .* (\d\.\d+)", said).groups()]
 
     def need(self, name):
         package = {"pretrained": "segmentation_models_pytorch", "torchgeo_task": "torchgeo.trainers"}[name]
@@ -135,11 +135,11 @@ class TestPeers:
 
     def test_a_network_made_for_three_bands(self, url, tmp_path):
         found, everything = self.run("pretrained", url, tmp_path, "--epochs", "3")
-        assert found > everything + 0.1
+        assert found > everything + 0.2
 
     def test_a_torchgeo_task(self, url, tmp_path):
-        found, everything = self.run("torchgeo_task", url, tmp_path)
-        assert found > 2 * everything
+        found, everything = self.run("torchgeo_task", url, tmp_path, "--epochs", "2")
+        assert found > everything + 0.2
 
     def test_the_blocks_of_targets_md_with_torchvision_and_torchgeo(self, url, monkeypatch):
         self.need("torchgeo_task")
