@@ -54,7 +54,7 @@ def main(output: Path = Path("two_heads.png"), seed: int = 0, url: str | None = 
     dataset.close()
     scores = {
         "IoU, all road": iou(everything, test["road"]), "IoU": iou(road, test["road"]),
-        "error, always the mean": off(middle, test["roofs"]), "error": off(roofs, test["roofs"]),
+        "error, always the mean": off(middle, test["roofs"]).item(), "error": off(roofs, test["roofs"]).item(),
     }  # fmt: skip
     say(f"Streets in {len(road)} test tiles: IoU {scores['IoU']:.2f}; were everything street, {scores['IoU, all road']:.2f}")
     say(f"Share of roofs: off by {scores['error']:.3f}; the training tiles' mean by {scores['error, always the mean']:.3f}")

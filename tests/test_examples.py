@@ -37,9 +37,9 @@ def run(name, url, tmp_path, **more):
 
 
 def test_detect(url, tmp_path):
-    scores = run("detect", url, tmp_path)
+    scores = run("detect", url, tmp_path, epochs=30)
     assert scores["seen recall"] > scores["seen thrown"] + 0.15
-    assert scores["seen precision"] > 0.25
+    assert scores["seen precision"] > 0.2
     assert scores["unseen recall"] > scores["unseen thrown"] + 0.1
 
 
@@ -51,7 +51,7 @@ def test_classify(url, tmp_path):
 def test_two_heads(url, tmp_path):
     scores = run("two_heads", url, tmp_path, epochs=3)
     assert scores["IoU"] > 2 * scores["IoU, all road"]
-    assert scores["error"] < 0.6 * scores["error, always the mean"]
+    assert scores["error"] < 0.75 * scores["error, always the mean"]
 
 
 @pytest.mark.filterwarnings(
