@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import errors, load, plot, samples, targets, tile
+    from .bakedtable import Baked, baked
+    from .baking import bake
     from .database import Database
     from .dataset import TileDataset
     from .grid import Grid
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from .timeseries import TimeSeries
 
 _HOME = {
+    "Baked": "bakedtable",
     "Boxes": "targets",
     "Database": "database",
     "Grid": "grid",
@@ -37,12 +40,14 @@ _HOME = {
     "TimeSeries": "timeseries",
     "Value": "targets",
     "Vectors": "labels",
+    "bake": "baking",
+    "baked": "bakedtable",
     "read": "reading",
 }
 
 __all__ = [
-    "Boxes", "Database", "Grid", "Imagery", "Instances", "Labels", "LocalServer", "Split", "TileDataset", "Tiles",
-    "TimeSeries", "Value", "Vectors", "errors", "load", "plot", "read", "samples", "targets", "tile",
+    "Baked", "Boxes", "Database", "Grid", "Imagery", "Instances", "Labels", "LocalServer", "Split", "TileDataset", "Tiles",
+    "TimeSeries", "Value", "Vectors", "bake", "baked", "errors", "load", "plot", "read", "samples", "targets", "tile",
 ]  # fmt: skip
 
 

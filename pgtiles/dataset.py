@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
 from . import order
+from .baking import Baking, bake
 from .canvas import Pixels
 from .database import Database
 from .errors import ConfigError, PgtilesWarning
+from .newtable import Progress
 from .query import Layer
 from .reading import Batch, Plan, lost_in_words, read_batch, too_small
 from .tiles import Tiles
@@ -112,6 +114,13 @@ class TileDataset(IterableDataset[Sample]):
             raise ConfigError(f"loader({', '.join(sorted(not_ours))}=…): the dataset itself decides on batches and their order")
         kwargs = {"persistent_workers": num_workers > 0} | kwargs
         return _Loader(self, batch_size=None, num_workers=num_workers, **kwargs)
+
+    def bake(self, table: str, *, refresh: bool = False, replace: bool = False, progress: Progress | None = None) -> Baking:
+        """Write what the layers show on all tiles into a table, on the server: see `pgtiles.bake`. `pgtiles.baked` reads it."""
+        return bake(
+            self.db, table, self.tiles, self.layers, refresh=refresh, replace=replace, connections=self.connections,
+            progress=progress,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Close the connections that this process holds."""

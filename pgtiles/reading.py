@@ -148,12 +148,12 @@ def read_batch(db: Database, plan: Plan, tiles: Tiles) -> Batch:
         for row in db.copy(plan.statement(tiles)):
             canvas.paste(row)
     except (QueryError, MissingError) as error:
-        raise _located(db, plan, tiles, error) from error
+        raise located(db, plan, tiles, error) from error
     empty = tuple(len(tiles) - reached for reached in canvas.reached)
     return Batch(canvas.sample() | {"bounds": tiles.bounds, "tile_id": tiles.ids.copy()}, empty, tuple(canvas.united))
 
 
-def _located(db: Database, plan: Plan, tiles: Tiles, error: PgtilesError) -> PgtilesError:
+def located(db: Database, plan: Plan, tiles: Tiles, error: PgtilesError) -> PgtilesError:
     """The error with the layer and the tile in front, found by reading them one by one until it comes again."""
     for layer in plan.layers:
         for tile in range(len(tiles)):

@@ -1,0 +1,264 @@
+"""Baking: the rows that batches would send are written into a table instead, on the server; no pixel passes through here.
+
+A chunk of tiles is one transaction, so a process that is killed leaves whole tiles behind and goes on where it was. The user's
+queries run in a part of it that is READ ONLY and may write to a temporary table only; what is in it is then cut, digested,
+compared and written by statements of ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from .bakedtable import (
+    Settings,
+    baked,
+    beside,
+    columns,
+    parts_of,
+    plain,
+    settings_for,
+    settings_of,
+    settings_of_layer,
+)
+from .canvas import STRIDE, Pixels
+from .database import Database, _Connection, translated
+from .errors import ConfigError, DataError, LoadError, MissingError, PgtilesError, QueryError
+from .newtable import Progress, explained, place_of
+from .query import Layer, OpenLayer, in_pixels, over, text_of
+from .reading import Plan, located, read_batch
+from .template import compose
+from .tiles import Tiles
+from .timeseries import STAMP, Steps
+
+CHUNK = 32  # tiles of a transaction
+REGISTERED = 10_000  # tiles noted by a statement
+
+
+@dataclass(frozen=True)
+class Baking:
+    """What a call of `bake` found and did."""
+
+    table: str
+    """Schema and name, quoted where SQL needs it."""
+    tiles: int
+    """That were asked for: each is one of the next four."""
+    baked: int
+    """Were not there."""
+    refreshed: int
+    """Were there, and their sources gave something else."""
+    unchanged: int
+    """Were there, and their sources gave the same."""
+    skipped: int
+    """Were there and, without ``refresh``, not looked at."""
+    empty: int
+    """Of those looked at, have no row in any layer."""
+
+
+def bake(
+    db: Database | str,
+    table: str,
+    tiles: Tiles,
+    layers: Mapping[str, Layer],
+    *,
+    refresh: bool = False,
+    replace: bool = False,
+    connections: int = 2,
+    progress: Progress | None = None,
+) -> Baking:
+    """Write what these layers show on these tiles into a table, on the server, to be read from there (`baked`).
+
+    The table ``schema.name`` holds the rows, ``schema.name_tiles`` the tiles. The same call again, after whatever ended the
+    first one, bakes what is missing; other tiles on the same grid are added.
+
+    Args:
+        db: where the layers' sources are and the table will be.
+        table: ``table``, ``schema.table``, or quoted as in SQL.
+        tiles: which tiles, all on one grid.
+        layers: as for `TileDataset`.
+        refresh: look at the baked tiles too, and bake those again whose sources give something else by now.
+        replace: drop the table first, if it is there.
+        connections: that bake at the same time, each a chunk of tiles.
+        progress: called with the tiles that are done and all of them.
+
+    Raises:
+        ConfigError: the table was baked on another grid, of other layers, or has a tile of this id elsewhere.
+        LoadError: something else has the table's name, or the server refuses to write.
+        QueryError: a layer's query fails on a tile; the error names it. What was baked before stays.
+
+    """
+    db = db if isinstance(db, Database) else Database(db)
+    plan = Plan.open(db, tiles, layers)
+    schema, name = _prepare(db, table, tiles, plan, layers, replace)
+    work = _Work(db, plan, sql.Identifier(schema, name), beside(schema, name), refresh)
+    there = {row[0] for row in db.query(compose("bake_pending", tiles=work.tiles, ids=tiles.ids.tolist()))}
+    wanted = tiles if refresh else tiles[[i for i, id_ in enumerate(tiles.ids.tolist()) if id_ not in there]]
+    chunks = [wanted[k : k + CHUNK] for k in range(0, len(wanted), CHUNK)]
+    skipped = done = len(tiles) - len(wanted)
+    counts = [0, 0, 0, 0]
+    if progress:
+        progress(done, len(tiles))
+    with ThreadPoolExecutor(connections, thread_name_prefix="pgtiles") as threads:
+        waiting = {threads.submit(work.chunk, chunk): len(chunk) for chunk in chunks}
+        try:
+            for ended in as_completed(waiting):
+                counts = [a + b for a, b in zip(counts, ended.result(), strict=True)]
+                done += waiting[ended]
+                if progress:
+                    progress(done, len(tiles))
+        except PgtilesError as error:
+            said = f"{done} of {len(tiles)} tiles are baked in {table}; the same call goes on from there"
+            raise type(error)(f"{error}\n{said}") from error
+        finally:
+            threads.shutdown(wait=True, cancel_futures=True)
+    elsewhere = len(wanted) - sum(counts[:3])  # that another process baked meanwhile
+    return Baking(work.table.as_string(None), len(tiles), *counts[:3], skipped + elsewhere, counts[3])
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What baking a chunk needs besides its tiles."""
+
+    db: Database
+    plan: Plan
+    table: sql.Identifier
+    tiles: sql.Identifier
+    refresh: bool
+
+    def chunk(self, tiles: Tiles) -> tuple[int, int, int, int]:
+        """Bake some tiles, in one transaction: how many are new, changed, unchanged; and without a row."""
+        with self.db.connection() as conn, _refusals(self.table.as_string(None)), conn.transaction():
+            conn.execute(compose("bake_begin"))
+            slots = {"tiles": self.tiles, "ids": tiles.ids.tolist(), "again": self.refresh}
+            known = dict(conn.execute(compose("bake_lock", **slots)).fetchall())
+            tiles = tiles[[i for i, id_ in enumerate(tiles.ids.tolist()) if id_ in known]]
+            if not len(tiles):
+                return 0, 0, 0, 0
+            self._read(conn, tiles)
+            rows = "\nUNION ALL\n".join(f"(\n{_kept(n, layer, tiles)}\n)" for n, layer in enumerate(self.plan.layers))
+            conn.execute(compose("bake_join", rows=over(tiles, sql.SQL(rows))))
+            ids = tiles.ids.tolist()
+            changed = [row[0] for row in conn.execute(compose("bake_changed", tiles=self.tiles, ids=ids)).fetchall()]
+            if again := [id_ for id_ in changed if known[id_]]:
+                conn.execute(compose("bake_drop", table=self.table, ids=again))
+            conn.execute(compose("bake_write", table=self.table, ids=changed))
+            [(empty,)] = conn.execute(compose("bake_empty", ids=ids)).fetchall()
+            return len(changed) - len(again), len(again), len(ids) - len(changed), empty
+
+    def _read(self, conn: _Connection, tiles: Tiles) -> None:
+        """Have the user's queries fill the temporary table, in a part of the transaction that may write to nothing else."""
+        statement = compose("bake_live", rows=self.plan.statement(tiles))
+        try:
+            with translated(self.db.name), conn.transaction():
+                conn.execute("SET LOCAL transaction_read_only = on")  # which can't be taken back in here
+                conn.execute(statement, binary=True)  # by the extended protocol, which takes one statement only
+            conn.heed()
+        except (QueryError, MissingError) as error:
+            raise located(self.db, self.plan, tiles, error) from error
+        for (tile,) in conn.execute(compose("bake_wrong")).fetchall():
+            read_batch(self.db, self.plan, tiles[tile])  # raises, and says which row it is and what to do
+            raise DataError(f"tile {tiles.ids[tile]}: its rows changed while they were read: bake it again")
+
+
+def _kept(number: int, layer: OpenLayer, tiles: Tiles) -> str:
+    """The SELECT of a layer's rows as they are kept."""
+    if not isinstance(layer.sheet, Pixels | Steps):
+        return compose("baked_as_is", layer=number, name=layer.name).as_string(None)
+    stamp, stride = (STAMP.size, STRIDE) if isinstance(layer.sheet, Steps) else (0, 2**31 - 1)
+    select = compose("baked_joined", layer=number, name=layer.name, stamp=stamp, stride=stride).as_string(None)
+    return in_pixels(tiles.at(layer.resolution), select) if layer.resolution else select
+
+
+def _prepare(
+    db: Database, table: str, tiles: Tiles, plan: Plan, layers: Mapping[str, Layer], replace: bool
+) -> tuple[str, str]:
+    """Have the tables there, and all tiles noted in them: schema and name. Raises where they are of something else."""
+    wanted, name = parts_of(table)
+    settings = settings_for(
+        tiles.grid, {layer.name: settings_of_layer(layer, _wish(layers[layer.name])) for layer in plan.layers}
+    )
+    with db.connection() as conn:
+        try:
+            with conn.transaction():
+                schema = _tables(conn, db, wanted, name, table, settings, replace)
+                rest = beside(schema, name)
+                for k in range(0, len(tiles), REGISTERED):
+                    some = tiles[k : k + REGISTERED]
+                    slots = columns(some)
+                    if moved := conn.execute(compose("baked_place", tiles=rest, **slots)).fetchone():
+                        raise ConfigError(
+                            f"tile {moved[0]} is in {table} already, at another place or time: number these tiles from elsewhere "
+                            "(first_id=), name another table, or drop this one with replace=True (--replace)"
+                        )
+                    corners = dict(zip(("xmins", "ymins", "xmaxs", "ymaxs"), some.bounds.T.tolist(), strict=True))
+                    conn.execute(compose("baked_add", tiles=rest, srid=tiles.grid.srid, **slots, **corners))
+        except psycopg.Error as error:
+            raise explained(error, f"tiles were not baked into {table} of {db.name}") from error
+    return schema, name
+
+
+def _tables(
+    conn: _Connection, db: Database, wanted: str | None, name: str, table: str, settings: Settings, replace: bool
+) -> str:
+    """The schema in which the tables are; they are made where they are not there, or are to be replaced."""
+    [(schema, known, text, kind)] = conn.execute(compose("new_table", schema=wanted, name=name)).fetchall()
+    if known and kind:
+        _, there = settings_of(db, text)  # what is none of ours stays as it is, replace or not
+        if not replace:
+            if differ := list(_differences(there, settings)):
+                raise ConfigError(
+                    f"{table} was baked otherwise: {'; '.join(differ[:3])}. Bake into another table, or drop this one with "
+                    "replace=True (--replace)"
+                )
+            return str(schema)
+    schema, _, exists = place_of(conn, db.name, wanted, name, replace, "what is to be baked")
+    rows, rest = sql.Identifier(schema, name), beside(schema, name)
+    if exists:
+        conn.execute(sql.SQL("DROP TABLE {}, {}").format(rows, rest))
+    conn.execute(compose("baked_tables", table=rows, tiles=rest, srid=settings["grid"]["srid"]))
+    conn.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(rows, json.dumps(settings, indent=1)))
+    return schema
+
+
+def _differences(there: Any, here: Any, where: str = "") -> Iterator[str]:
+    """What two settings differ in, in words."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in dict.fromkeys([*there, *here]):
+            yield from _differences(there.get(key), here.get(key), f"{where} {key}".strip())
+    elif there != here:
+        yield f"{where} was {json.dumps(there, ensure_ascii=False)}, now {json.dumps(here, ensure_ascii=False)}"
+
+
+def _wish(wanted: Any) -> Any:
+    """What the user asked for, as JSON has it: of a layer what was said, without what was left as it is."""
+    if is_dataclass(wanted):
+        said = {field.name: _wish(getattr(wanted, field.name)) for field in fields(wanted)}
+        left = {field.name: _wish(field.default) for field in fields(wanted) if field.default is not MISSING}
+        kept = {name: value for name, value in said.items() if name not in left or value != left[name]}
+        return {"layer": type(wanted).__name__} | kept
+    if isinstance(wanted, Mapping):
+        return {str(key): _wish(value) for key, value in wanted.items()}
+    if isinstance(wanted, list | tuple):
+        return [_wish(value) for value in wanted]
+    if wanted is None or isinstance(wanted, str | int | float):
+        return plain(wanted)
+    return text_of(wanted) if hasattr(wanted, "compile") else str(wanted)  # SQLAlchemy's; a geometry, a time
+
+
+@contextmanager
+def _refusals(table: str) -> Iterator[None]:
+    """What the server does not allow while a chunk is written."""
+    try:
+        yield
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise LoadError(
+            f"{table}: {error.diag.message_primary}: baking needs the right to make temporary tables (GRANT TEMPORARY ON DATABASE), "
+            "and to SELECT, INSERT, UPDATE and DELETE in both tables"
+        ) from error
