@@ -1,38 +1,32 @@
-"""Tiles that were baked: rows of a table, as a batch of the layers themselves would have sent them, and what the table says of them.
+"""Tiles that were baked: rows of a table, as batches of the layers themselves would have sent them.
 
-The rows come back as they are, so a layer that was baked has the sheet of the live one. What reading needs to know besides stands
-in the table's COMMENT, as JSON: the grid, and of each layer what it was and what its rows become.
+They come back as they are, so a layer that was baked has the sheet of the live one. What reading needs to know besides
+stands in the table's COMMENT, as JSON: the grid, and of each layer what it was and what its rows become.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import numpy as np
 from psycopg import sql
 
 from . import catalog
-from .canvas import Mask, Pixels, Sheet
 from .catalog import Table
 from .database import Database
+from .describing import Json, plain, sheet_of, sheet_said, wish_said
 from .errors import ConfigError, DataError, MissingError
 from .grid import Grid
-from .query import OpenLayer
-from .records import BoxSheet, InstanceSheet, ValueSheet
+from .query import Layer, OpenLayer
 from .template import Slot, compose
 from .tiles import Tiles
-from .timeseries import Steps
 
 FORMAT = 1  # of the tables and of what their comment says
 TILES = "_tiles"  # after the name of the table of rows, the table of tiles
-SHEETS = {kind.__name__: kind for kind in (Pixels, Mask, BoxSheet, InstanceSheet, ValueSheet, Steps)}
 KEPT = ("path", "classes", "ignore_index", "ignore_missing", "resolution")  # of an opened layer, besides its sheet
-
-Settings = dict[str, Any]  # as in JSON
 
 
 @dataclass(frozen=True)
@@ -69,13 +63,14 @@ class Baked:
             "resolution": kept["resolution"] and tuple(kept["resolution"]),
         }
         why = f"baked, read from {table}"
-        return OpenLayer(name, select.as_string(None), restored(kept["sheet"]), why=why, warnings=(), **opened)
+        return OpenLayer(name, select.as_string(None), sheet_of(kept["sheet"]), why=why, warnings=(), **opened)
 
 
 def baked(db: Database | str, table: str) -> tuple[Tiles, dict[str, Baked]]:
-    """The tiles of a table of baked tiles, in the order in which they were asked for, and its layers: as `TileDataset` takes them.
+    """The tiles and the layers of a table of baked tiles, as `TileDataset` takes them.
 
-    Tiles that are still to be baked are left out. Raises `MissingError` where there is no such table, or it holds something else.
+    Tiles come in the order in which they were asked for; those that are still to be baked are left out. Raises `MissingError`
+    where there is no such table, or it holds something else.
     """
     db = db if isinstance(db, Database) else Database(db)
     found, settings = settings_of(db, table)
@@ -85,12 +80,12 @@ def baked(db: Database | str, table: str) -> tuple[Tiles, dict[str, Baked]]:
     if any(second is not None for second in seconds):
         each = [None if second is None else round(second * 1e6) for second in seconds]
         times = np.array(each, "datetime64[us]")
-    tiles = Tiles(_grid(settings), *(np.array(one, np.int64) for one in (cols, rows_, ids)), times)
+    tiles = Tiles(_grid(settings), np.array(cols, np.int64), np.array(rows_, np.int64), np.array(ids, np.int64), times)
     name = found.identifier.as_string(None)
     return tiles, {layer: Baked(name, layer) for layer in settings["layers"]}
 
 
-def settings_of(db: Database, table: str) -> tuple[Table, Settings]:
+def settings_of(db: Database, table: str) -> tuple[Table, Json]:
     """A table of baked tiles, and what its comment says."""
     found = db.table(table)
     [(comment,)] = db.query(compose("baked_comment", table=found.identifier.as_string(None)))
@@ -101,54 +96,24 @@ def settings_of(db: Database, table: str) -> tuple[Table, Settings]:
         raise MissingError(f"{found} holds no baked tiles: its COMMENT is not the one that `pgtiles bake` writes") from None
     if known != FORMAT:
         raise DataError(f"{found} was baked by another version of pgtiles (format {known}, known is {FORMAT}): bake it anew")
-    return found, cast("Settings", settings)
+    return found, cast("Json", settings)
 
 
-def settings_for(grid: Grid, layers: Mapping[str, Settings]) -> Settings:
-    """What the comment says of baked tiles."""
-    return {"pgtiles baked": FORMAT, "grid": plain(asdict(grid)), "layers": dict(layers)}
+def settings_for(grid: Grid, opened: Iterable[OpenLayer], layers: Mapping[str, Layer]) -> Json:
+    """What the comment says of tiles on this grid. opened: the layers, as the server agreed to them."""
+    kept = {
+        layer.name: {
+            "from": wish_said(layers[layer.name]), "sheet": sheet_said(layer.sheet),
+            **{key: plain(getattr(layer, key)) for key in KEPT},
+        }
+        for layer in opened
+    }  # fmt: skip
+    return {"pgtiles baked": FORMAT, "grid": plain(asdict(grid)), "layers": kept}
 
 
-def settings_of_layer(layer: OpenLayer, wish: object) -> Settings:
-    """What the comment says of a layer. wish: what the user asked for, as JSON has it."""
-    return {"from": wish, "sheet": described(layer.sheet), **{key: plain(getattr(layer, key)) for key in KEPT}}
-
-
-def described(sheet: Sheet) -> Settings:
-    """A sheet as JSON has it."""
-    if type(sheet).__name__ not in SHEETS:
-        raise ConfigError(f"a layer of {type(sheet).__name__} can't be baked: known are {', '.join(SHEETS)}")
-    values = {field.name: getattr(sheet, field.name) for field in fields(cast("Any", sheet))}
-    return {"kind": type(sheet).__name__} | {
-        name: described(value) if isinstance(value, Pixels) else plain(value) for name, value in values.items()
-    }
-
-
-def restored(sheet: Settings) -> Sheet:
-    """The sheet that was described."""
-    values = {name: _value(value) for name, value in sheet.items() if name != "kind"}
-    return cast("Sheet", SHEETS[sheet["kind"]](**values))
-
-
-def plain(value: Any) -> Any:
-    """Numbers, text, sequences and mappings as JSON has them."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    return {"number": str(value)} if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _value(value: Any) -> Any:
-    if isinstance(value, dict):
-        return float(value["number"]) if "number" in value else restored(value)
-    return tuple(map(_value, value)) if isinstance(value, list) else value
-
-
-def _grid(settings: Settings) -> Grid:
-    return Grid(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings["grid"].items()})
+def _grid(settings: Json) -> Grid:
+    known: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in settings["grid"].items()}
+    return Grid(**known)
 
 
 def beside(schema: str, name: str) -> sql.Identifier:

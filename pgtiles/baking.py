@@ -8,31 +8,22 @@ compared and written by statements of ours.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
 
-from .bakedtable import (
-    Settings,
-    baked,
-    beside,
-    columns,
-    parts_of,
-    plain,
-    settings_for,
-    settings_of,
-    settings_of_layer,
-)
+from .bakedtable import beside, columns, parts_of, settings_for, settings_of
 from .canvas import STRIDE, Pixels
 from .database import Database, _Connection, translated
+from .describing import Json, differences
 from .errors import ConfigError, DataError, LoadError, MissingError, PgtilesError, QueryError
+from .grid import whole
 from .newtable import Progress, explained, place_of
-from .query import Layer, OpenLayer, in_pixels, over, text_of
+from .query import Layer, OpenLayer, in_pixels, over
 from .reading import Plan, located, read_batch
 from .template import compose
 from .tiles import Tiles
@@ -94,6 +85,7 @@ def bake(
         QueryError: a layer's query fails on a tile; the error names it. What was baked before stays.
 
     """
+    whole("connections", connections, 1)
     db = db if isinstance(db, Database) else Database(db)
     plan = Plan.open(db, tiles, layers)
     schema, name = _prepare(db, table, tiles, plan, layers, replace)
@@ -101,15 +93,16 @@ def bake(
     there = {row[0] for row in db.query(compose("bake_pending", tiles=work.tiles, ids=tiles.ids.tolist()))}
     wanted = tiles if refresh else tiles[[i for i, id_ in enumerate(tiles.ids.tolist()) if id_ not in there]]
     chunks = [wanted[k : k + CHUNK] for k in range(0, len(wanted), CHUNK)]
-    skipped = done = len(tiles) - len(wanted)
-    counts = [0, 0, 0, 0]
+    done = len(tiles) - len(wanted)
+    new = changed = same = empty = 0
     if progress:
         progress(done, len(tiles))
     with ThreadPoolExecutor(connections, thread_name_prefix="pgtiles") as threads:
         waiting = {threads.submit(work.chunk, chunk): len(chunk) for chunk in chunks}
         try:
             for ended in as_completed(waiting):
-                counts = [a + b for a, b in zip(counts, ended.result(), strict=True)]
+                found = ended.result()
+                new, changed, same, empty = new + found[0], changed + found[1], same + found[2], empty + found[3]
                 done += waiting[ended]
                 if progress:
                     progress(done, len(tiles))
@@ -118,8 +111,16 @@ def bake(
             raise type(error)(f"{error}\n{said}") from error
         finally:
             threads.shutdown(wait=True, cancel_futures=True)
-    elsewhere = len(wanted) - sum(counts[:3])  # that another process baked meanwhile
-    return Baking(work.table.as_string(None), len(tiles), *counts[:3], skipped + elsewhere, counts[3])
+    looked = new + changed + same  # of the others, some were there before, some another process baked meanwhile
+    return Baking(
+        work.table.as_string(None),
+        len(tiles),
+        baked=new,
+        refreshed=changed,
+        unchanged=same,
+        skipped=len(tiles) - looked,
+        empty=empty,
+    )
 
 
 @dataclass(frozen=True)
@@ -176,14 +177,10 @@ def _kept(number: int, layer: OpenLayer, tiles: Tiles) -> str:
     return in_pixels(tiles.at(layer.resolution), select) if layer.resolution else select
 
 
-def _prepare(
-    db: Database, table: str, tiles: Tiles, plan: Plan, layers: Mapping[str, Layer], replace: bool
-) -> tuple[str, str]:
+def _prepare(db: Database, table: str, tiles: Tiles, plan: Plan, layers: Mapping[str, Layer], replace: bool) -> tuple[str, str]:
     """Have the tables there, and all tiles noted in them: schema and name. Raises where they are of something else."""
     wanted, name = parts_of(table)
-    settings = settings_for(
-        tiles.grid, {layer.name: settings_of_layer(layer, _wish(layers[layer.name])) for layer in plan.layers}
-    )
+    settings = settings_for(tiles.grid, plan.layers, layers)
     with db.connection() as conn:
         try:
             with conn.transaction():
@@ -194,8 +191,8 @@ def _prepare(
                     slots = columns(some)
                     if moved := conn.execute(compose("baked_place", tiles=rest, **slots)).fetchone():
                         raise ConfigError(
-                            f"tile {moved[0]} is in {table} already, at another place or time: number these tiles from elsewhere "
-                            "(first_id=), name another table, or drop this one with replace=True (--replace)"
+                            f"tile {moved[0]} is in {table} already, at another place or time: number these tiles from "
+                            "elsewhere (first_id=), name another table, or drop this one with replace=True (--replace)"
                         )
                     corners = dict(zip(("xmins", "ymins", "xmaxs", "ymaxs"), some.bounds.T.tolist(), strict=True))
                     conn.execute(compose("baked_add", tiles=rest, srid=tiles.grid.srid, **slots, **corners))
@@ -204,15 +201,13 @@ def _prepare(
     return schema, name
 
 
-def _tables(
-    conn: _Connection, db: Database, wanted: str | None, name: str, table: str, settings: Settings, replace: bool
-) -> str:
+def _tables(conn: _Connection, db: Database, wanted: str | None, name: str, table: str, settings: Json, replace: bool) -> str:
     """The schema in which the tables are; they are made where they are not there, or are to be replaced."""
     [(schema, known, text, kind)] = conn.execute(compose("new_table", schema=wanted, name=name)).fetchall()
     if known and kind:
         _, there = settings_of(db, text)  # what is none of ours stays as it is, replace or not
         if not replace:
-            if differ := list(_differences(there, settings)):
+            if differ := list(differences(there, settings)):
                 raise ConfigError(
                     f"{table} was baked otherwise: {'; '.join(differ[:3])}. Bake into another table, or drop this one with "
                     "replace=True (--replace)"
@@ -227,31 +222,6 @@ def _tables(
     return schema
 
 
-def _differences(there: Any, here: Any, where: str = "") -> Iterator[str]:
-    """What two settings differ in, in words."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in dict.fromkeys([*there, *here]):
-            yield from _differences(there.get(key), here.get(key), f"{where} {key}".strip())
-    elif there != here:
-        yield f"{where} was {json.dumps(there, ensure_ascii=False)}, now {json.dumps(here, ensure_ascii=False)}"
-
-
-def _wish(wanted: Any) -> Any:
-    """What the user asked for, as JSON has it: of a layer what was said, without what was left as it is."""
-    if is_dataclass(wanted):
-        said = {field.name: _wish(getattr(wanted, field.name)) for field in fields(wanted)}
-        left = {field.name: _wish(field.default) for field in fields(wanted) if field.default is not MISSING}
-        kept = {name: value for name, value in said.items() if name not in left or value != left[name]}
-        return {"layer": type(wanted).__name__} | kept
-    if isinstance(wanted, Mapping):
-        return {str(key): _wish(value) for key, value in wanted.items()}
-    if isinstance(wanted, list | tuple):
-        return [_wish(value) for value in wanted]
-    if wanted is None or isinstance(wanted, str | int | float):
-        return plain(wanted)
-    return text_of(wanted) if hasattr(wanted, "compile") else str(wanted)  # SQLAlchemy's; a geometry, a time
-
-
 @contextmanager
 def _refusals(table: str) -> Iterator[None]:
     """What the server does not allow while a chunk is written."""
@@ -259,6 +229,6 @@ def _refusals(table: str) -> Iterator[None]:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
         raise LoadError(
-            f"{table}: {error.diag.message_primary}: baking needs the right to make temporary tables (GRANT TEMPORARY ON DATABASE), "
-            "and to SELECT, INSERT, UPDATE and DELETE in both tables"
+            f"{table}: {error.diag.message_primary}: baking needs the right to make temporary tables (GRANT TEMPORARY ON "
+            "DATABASE), and to SELECT, INSERT, UPDATE and DELETE in both tables"
         ) from error

@@ -27,7 +27,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from . import __version__
+from . import __version__, baking
 from . import load as loading
 from .database import Database
 from .errors import ConfigError, PgtilesError, PgtilesWarning
@@ -234,6 +234,27 @@ def sql(view: View, count: Count = 2) -> None:
 def check(view: View, count: Count = 64) -> None:
     """Say for each layer which path its pixels take, and why; and what would make it faster."""
     _check(_database(view.url), view, count)
+
+
+@typer_app.command()
+@viewing
+def bake(
+    view: View,
+    table: Annotated[str, typer.Argument(help="table or schema.table; its tiles go into TABLE_tiles.")],
+    count: Annotated[int | None, typer.Option(help="Tiles at random; all side by side unless given.")] = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Bake tiles again whose sources give something else.")] = False,
+    replace: Replace = False,
+) -> None:
+    """Write tiles into a table, on the server, to train from there. The same command again goes on where it was."""
+    db = _database(view.url)
+    tiles, layers = view.look(db, count)
+    with _progress("tiles") as progress:
+        done = baking.bake(db, table, tiles, layers, refresh=refresh, replace=replace, progress=progress)
+    out.print(
+        f"{done.table}: {done.tiles} tiles; {done.baked} baked, {done.refreshed} refreshed, {done.unchanged} unchanged, "
+        f"{done.skipped} were there; {done.empty} empty", markup=False,
+    )  # fmt: skip
+    out.print(f"in Python:\ntiles, layers = pgtiles.baked(db, {table!r})", markup=False)
 
 
 def _preview(db: Database, view: View, count: int, output: Path, classes: Mapping[int, str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What to look at: the options that preview, sql and check share, and the tiles and layers that they mean."""
+"""What to look at: the options that preview, sql, check and bake share, and the tiles and layers that they mean."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Url = Annotated[str | None, typer.Option(help="postgresql://user@host:port/dbnam
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What to look at, in the options that preview, sql and check share."""
+    """What to look at, in the options that preview, sql, check and bake share."""
 
     image: Annotated[str | None, typer.Option(help="Raster table, or SQL that gives rast: itself, or a file's name.")] = None
     bands: Annotated[str | None, typer.Option(help="Bands, from 1: 1,2,3")] = None
@@ -49,12 +49,19 @@ class View:
 
     def open(self, db: Database, count: int) -> tuple[Tiles, Plan]:
         """Random tiles on the grid and in the region asked for, and the layers, opened."""
+        tiles, layers = self.look(db, count)
+        return tiles, Plan.open(db, tiles, layers)
+
+    def look(self, db: Database, count: int | None) -> tuple[Tiles, dict[str, Layer]]:
+        """Tiles on the grid and in the region asked for, so many at random or all side by side; and the layers."""
         layers, grid = self._layers(), self._grid(db)
         if not self.within and not (table := self._table or self._label_table):
             raise ConfigError("no table to take the tiles' region from: give --within xmin,ymin,xmax,ymax in the tiles' SRID")
         box = _numbers("--within", self.within, float) if self.within else db.extent(table, grid.srid)
-        tiles = Tiles.random(grid, within=cast("tuple[float, float, float, float]", box), count=count, seed=self.seed)
-        return tiles, Plan.open(db, tiles, layers)
+        within = cast("tuple[float, float, float, float]", box)
+        if count is None:
+            return Tiles.sliding(grid, within=within), layers
+        return Tiles.random(grid, within=within, count=count, seed=self.seed), layers
 
     @property
     def _table(self) -> str:

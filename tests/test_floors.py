@@ -15,7 +15,7 @@ FLOORS = [
     {"database"},
     {"query", "newtable", "outdb", "resampling"},
     {"features", "firstlabel", "timeseries"},
-    {"rastersource", "burning", "rastertable", "vectortable", "osmtables"},
+    {"rastersource", "burning", "rastertable", "vectortable", "osmtables", "describing"},
     {"ignoring", "rasters"},
     {"imagery", "labels", "sampletables", "chiptable", "bakedtable"},
     {"reading", "load", "targets"},
