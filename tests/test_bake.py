@@ -3,6 +3,8 @@
 import hashlib
 import os
 import random
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -480,3 +482,30 @@ def test_the_command(world, here, tmp_path, monkeypatch):
             np.stack([world.pixels[:, r : r + 64, c : c + 64] for r in range(0, 256, 64) for c in range(0, 256, 64)]).tobytes()
         ).digest()
     )
+
+
+def test_the_page(db, tmp_path, monkeypatch):
+    """Every block of docs/baking.md, in order."""
+    rng = np.random.default_rng(0)
+    monkeypatch.setenv("PGTILES_URL", db.conninfo)
+    load.raster(db, write_tiff(tmp_path / "a.tif", scene(0, (4, 600, 600))), "sat_s2")
+    run(db, "CREATE TABLE planet_osm_line (way geometry(LineString, 3857), highway text)")
+    for x, y in rng.uniform(0, 600 * RES, (60, 2)):
+        start, end = f"ST_MakePoint({X0 + x}, {Y0 - y})", f"ST_MakePoint({X0 + y}, {Y0 - x})"
+        run(db, f"INSERT INTO planet_osm_line VALUES (ST_SetSRID(ST_MakeLine({start}, {end}), 3857), 'primary')")
+    run(db, "CREATE INDEX ON planet_osm_line USING gist (way); ANALYZE planet_osm_line")
+    found = re.findall(r"^```(python|sql|sh)\n(.*?)^```$", (ROOT / "docs" / "baking.md").read_text(), re.M | re.S)
+    assert [kind for kind, _ in found] == ["python", "python", "sh", "python", "sql"]
+    names, codes = {}, [code for _, code in found]
+    for code in (codes[0], codes[1], codes[3]):
+        exec(compile(code, "baking.md", "exec"), names)
+    assert (names["done"].refreshed, names["done"].unchanged) == (0, 200)
+    live = read(db, names["tiles"], names["layers"])
+    at = {id_: n for n, id_ in enumerate(live["tile_id"].tolist())}
+    assert (names["batch"]["image"].numpy() == live["image"][[at[i] for i in names["batch"]["tile_id"].tolist()]]).all()
+    run(db, codes[4])
+    assert ask(db, "SELECT count(*), min(ST_Width(rast)), max(ST_NumBands(rast)) FROM chips_seen") == [(200, 128, 3)]
+    run(db, "DROP VIEW chips_seen")
+    done = CliRunner().invoke(typer_app, shlex.split(codes[2])[1:], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "16 tiles; 16 baked" in done.output
