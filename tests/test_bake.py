@@ -185,6 +185,19 @@ class TestSame:
         size = 61 + 2 * (1 + pixels.itemsize + 50 * 50 * pixels.itemsize)
         assert ask(db, "SELECT octet_length(data) FROM chips WHERE layer = 'plain' AND tile_id = 0") == [(size,)]
 
+    def test_as_many_pixels_twice_as_there_are_missing(self, db, tmp_path):
+        """A block in place of its neighbour: as many pixels as the tile has, and still a hole."""
+        load.raster(db, write_tiff(tmp_path / "a.tif", scene(5, (1, 64, 64))), "scene", block=32)
+        run(db, "DELETE FROM scene WHERE rid = 2")
+        run(db, "INSERT INTO scene (rid, rast, filename) SELECT 9, rast, filename FROM scene WHERE rid = 1")
+        tiles, layers = (
+            Tiles.sliding(Grid.like(db, "scene", size=64), within=db.extent("scene", 3857)),
+            {"image": Imagery("scene")},
+        )
+        bake(db, "chips", tiles, layers)
+        same(read(db, tiles, layers), read(db, *baked(db, "chips")))
+        assert ask(db, "SELECT count(*) FROM chips") == [(4,)]
+
     def test_bands_of_several_types_and_labels_that_are_rasters(self, db, tmp_path):
         load.raster(db, write_tiff(tmp_path / "a.tif", scene(4, (1, 120, 120))), "one")
         run(db, "UPDATE one SET filename = filename; ALTER TABLE one DROP CONSTRAINT IF EXISTS enforce_num_bands_rast")
@@ -288,6 +301,7 @@ print(bake(db, sys.argv[2], tiles, layers, connections=int(sys.argv[3]), progres
         said = [process.communicate(timeout=60)[0] for process in both]
         counts = [int(text.rpartition("baked=")[2].partition(",")[0]) for text in said]
         assert sum(counts) == 200
+        assert all("unchanged=0" in one for one in said)  # who finds a tile baked does not even read it
         assert ask(here, "SELECT count(DISTINCT tile_id) FROM shared_work WHERE layer = 'image'") == [(200,)]
 
     def test_again_does_nothing_and_other_tiles_are_added(self, world, here, tiles):
