@@ -35,7 +35,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from scene import TILE, Scene, make, places
-from works import Work, image_only, native, torchgeo, warped
+from works import BAKED, Work, baked_tiles, image_only, native, torchgeo, warped
 
 import pgtiles
 from pgtiles import Database, LocalServer, errors
@@ -110,6 +110,8 @@ def _works(db: Database, scene: Scene, peers: Peers | None, options: argparse.Na
     where = places(db, scene, options.tiles)
     uniform, other = where["at random places"], torchgeo(peers, scene)
     works = [native(db, scene, name, tiles, other) for name, tiles in where.items()]
+    if options.works in BAKED:  # it takes a while to set up
+        works.append(baked_tiles(db, scene, uniform))
     works += [
         image_only(db, scene, uniform),
         warped(db, scene, "reprojected from UTM", "bench_utm", "ST_Transform", uniform, other, off=5.0),

@@ -11,8 +11,9 @@ from contestants import Contestant, Reader, by_hand, dataset, files, one_query, 
 from peers import Peers, Remote
 from scene import FILES, ROADS, Scene, share_without_road
 
-from pgtiles import Database, Imagery, Labels, Tiles
+from pgtiles import Baked, Database, Imagery, Labels, Tiles, bake
 
+BAKED = "image and mask, baked"  # a work's name
 TorchGeo = Callable[..., list[Contestant]]
 
 
@@ -60,6 +61,27 @@ def native(db: Database, scene: Scene, where: str, tiles: Tiles, peers: TorchGeo
     ]  # fmt: skip
     truth = partial(files, scene, "bench_plain", loop, 0)
     return Work(f"image and mask, {where}", tiles, truth, contestants, duels, share_without_road(scene, tiles))
+
+
+def baked_tiles(db: Database, scene: Scene, tiles: Tiles) -> Work:
+    """Image and mask, live and from a table into which the tiles were written before."""
+    layers = {"image": Imagery("bench_scene"), "mask": Labels(ROADS, dtype="uint8")}
+    bake(db, "bench_baked", tiles, layers, replace=True)
+    kept = {name: Baked("bench_baked", name) for name in layers}
+    contestants = [
+        *(Contestant(f"live, {n} workers", partial(dataset, db, layers, 1, workers=n)) for n in (1, 2)),
+        *(Contestant(f"baked, {n} workers", partial(dataset, db, kept, 1, workers=n)) for n in (1, 2)),
+        *(Contestant(f"{how}, {n} connections", partial(dataset, db, which, n))
+          for how, which in (("live", layers), ("baked", kept)) for n in (1, 2)),
+        Contestant("the same COPY, thrown away", partial(thrown_away, db, kept)),
+        Contestant("raw COPY of the same bytes", partial(raw_copy, db, kept)),
+    ]  # fmt: skip
+    duels = [
+        ("baked, 2 workers", "live, 2 workers"), ("baked, 2 workers", "raw COPY of the same bytes"),
+        ("baked, 2 connections", "live, 2 connections"), ("baked, 2 connections", "raw COPY of the same bytes"),
+    ]  # fmt: skip
+    truth = partial(files, scene, "bench_plain", {"mask": True, "warp": False}, 0)
+    return Work(BAKED, tiles, truth, contestants, duels, share_without_road(scene, tiles))
 
 
 def image_only(db: Database, scene: Scene, tiles: Tiles) -> Work:
