@@ -8,16 +8,18 @@ already lies on the tile's pixels, or what else the layer's own SQL makes of a f
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .commonest import commonest
 from .errors import ConfigError, DataError
 from .tiles import Tiles
-from .wkb import LIMITS, Raster, decode
+from .wkb import LIMITS, PIXEL_TYPES, Raster, decode
 
+EXACT = 2**53  # rows bring values as float8, which holds whole numbers below it
 STRIDE = 2**20  # n of a burned row: its class's or band's place, from 0, times this, and the row's own number there
 EDGED, UNITED = 2, 3  # values of warped rows: with a last band that is 0 where there is no source; joined by ST_Union
 UNBOUNDED = (
@@ -76,7 +78,7 @@ class Pixels:
 
     def page(self, tiles: Tiles) -> Page:
         """An empty page for these tiles."""
-        return _PixelsPage(self, tiles)
+        return _CountedPage(self, tiles) if self.counted > 1 else _PixelsPage(self, tiles)
 
 
 @dataclass(frozen=True)
@@ -143,9 +145,10 @@ class _MaskPage:
             return False
         band = (part,) if self.array.ndim == 4 else ()
         target = self.array[(tile, *band, slice(y0, y1), slice(x0, x1))]
-        if not fits(value, target.dtype):
+        if not fits(value, target.dtype) or (abs(value) >= EXACT and target.dtype.kind != "f"):
             raise DataError(
-                f"{f'band {band[0] + 1}: ' if band else ''}value {value:g} does not fit dtype={target.dtype.name!r}"
+                f"{f'band {band[0] + 1}: ' if band else ''}value {_plainly(value)} does not fit dtype={target.dtype.name!r}"
+                f"{': from 2^53 on, whole numbers are not exact' if fits(value, target.dtype) else ''}"
             )
         np.copyto(target, target.dtype.type(value), where=burned)
         return part >= self.sheet.beneath
@@ -162,7 +165,7 @@ class _PixelsPage:
         self.array = _filled(len(tiles), (*sheet.shape[:-2], *self.ground.shape), sheet.dtype, sheet.fill)
         self.bands = self.array if len(sheet.shape) == 3 else self.array[:, None]  # the same pixels, (tile, band, row, column)
         self.fill = sheet.fill if isinstance(sheet.fill, tuple) else (sheet.fill,) * self.bands.shape[1]
-        self.data = np.zeros(self.bands.shape, np.bool_) if sheet.valid or sheet.counted > 1 else None  # where there are some
+        self.data = np.zeros(self.bands.shape, np.bool_) if sheet.valid else None  # where there are some
         self.careful = sheet.holes or self.data is not None  # about nodata values that are the fill anyway
         self.plain: tuple[object, object] = None, None  # nodata values and type of which that was last found
         self.tile, self.painted = -1, list[Window]()  # what the rasters before have covered, in this tile
@@ -203,7 +206,7 @@ class _PixelsPage:
         """Whether pixels can be copied without a look at them: they fit, and their nodata values, if any, are the fill."""
         if (nodata, dtype) != self.plain:
             into = self.array.dtype
-            if not (into.kind == "f" or np.can_cast(dtype, into, "safe")):
+            if not (np.can_cast(dtype, into, "safe") or (into.kind == "f" and not overflows(dtype, into))):
                 return False
             if not all(hole is None or _same(hole, fill) for hole, fill in zip(nodata, self.fill, strict=True)):
                 return False
@@ -217,13 +220,39 @@ class _PixelsPage:
                 np.copyto(self.bands, np.array(self.fill, self.array.dtype)[:, None, None], where=absent)
             if self.data is not None:
                 self.data &= ~absent
-        bands, data = self.bands, self.data
-        if data is not None and self.sheet.counted > 1:
-            bands, data = _commonest(bands, data, self.sheet.counted, self.fill)
-        arrays: Arrays = {name: bands if self.array.ndim == 4 else bands[:, 0]}
-        if data is not None and self.sheet.valid:
-            arrays[f"{name}_valid"] = np.asarray(data.all(axis=1))
+        arrays: Arrays = {name: self.array}
+        if self.data is not None:
+            arrays[f"{name}_valid"] = np.asarray(self.data.all(axis=1))
         return arrays
+
+
+class _CountedPage:
+    """A band whose pixels are counted a tile at a time: so many more come in that no batch of them should be in memory."""
+
+    def __init__(self, sheet: Pixels, tiles: Tiles) -> None:
+        shape = tuple(side // sheet.counted for side in tiles.grid.shape)
+        self.tiles, self.side, self.array = tiles, sheet.counted, _filled(len(tiles), shape, sheet.dtype, sheet.fill)
+        kind = np.result_type(*(PIXEL_TYPES[kind] for kind in sheet.stored))
+        small = kind.name if np.can_cast(kind, sheet.dtype, "safe") else sheet.dtype  # what does not fit is said as it comes
+        self.fine = replace(sheet, shape=tiles.grid.shape, dtype=small, fill=0, valid=True, counted=1)
+        self.tile, self.page = -1, self.fine.page(tiles[:0])
+
+    def paste(self, tile: int, n: int, value: float, data: memoryview) -> bool:
+        if tile != self.tile:
+            self._count()
+            self.tile, self.page = tile, self.fine.page(self.tiles[tile])
+        return self.page.paste(0, n, value, data)
+
+    def arrays(self, name: str) -> Arrays:
+        self._count()
+        return {name: self.array}
+
+    def _count(self) -> None:
+        if self.tile >= 0:
+            pixels, valid = self.page.arrays("a").values()
+            found, there = commonest(pixels[0], valid[0], self.side)
+            np.copyto(self.array[self.tile], found, where=there, casting="unsafe")  # it fits, or was refused before
+            self.tile = -1
 
 
 def check_dtype(dtype: str | None, *more: str) -> None:
@@ -233,36 +262,31 @@ def check_dtype(dtype: str | None, *more: str) -> None:
 
 
 def fits(value: float, dtype: np.dtype[Any]) -> bool:
-    """Whether the dtype can hold the value, to the unit where it is an integer type."""
+    """Whether the dtype can hold the value: to the unit where that is whole, and less than 2^53."""
     if dtype.kind == "f":
-        return True
+        if not math.isfinite(value):
+            return True
+        with np.errstate(over="ignore"):
+            held = float(dtype.type(value))
+        return math.isfinite(held) and (held == value or value != int(value) or abs(value) >= EXACT)
     limits = np.iinfo(dtype)
     return math.isfinite(value) and value == int(value) and limits.min <= value <= limits.max
 
 
-def _commonest(
-    bands: NDArray[Any], data: NDArray[np.bool_], side: int, fill: tuple[float, ...]
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Of each side × side pixels (tile, band, row, column) the commonest that has data, the least of those that are equally
-    common; and whether there is one. Takes a pass for each value that a tile's band holds.
-    """
-    tiles, count, height, width = bands.shape
-    found = _filled(tiles, (count, height // side, width // side), bands.dtype.name, fill)
-    most = np.zeros(found.shape, np.int64)
-    for at in np.ndindex(tiles, count):
-        for value in np.unique(bands[at][data[at]]):
-            here = ((bands[at] == value) & data[at]).reshape(height // side, side, width // side, side).sum(axis=(1, 3))
-            np.copyto(found[at], value, where=here > most[at])
-            np.maximum(most[at], here, out=most[at])
-    return found, most > 0
+def overflows(stored: np.dtype[Any], into: np.dtype[Any]) -> bool:
+    """Whether a finite value of one type can be infinite in the other one, a float's."""
+    most = np.finfo(stored).max if stored.kind == "f" else np.iinfo(stored).max
+    return float(most) > float(np.finfo(into).max)
 
 
 def _copy(into: NDArray[Any], band: NDArray[Any], where: NDArray[np.bool_] | None, kind: str) -> None:
     """Copy a band's pixels, or those that a mask says, certain to fit the dtype."""
     with np.errstate(invalid="ignore", over="ignore"):
-        if into.dtype.kind != "f" and not np.can_cast(band.dtype, into.dtype, "safe"):
+        if overflows(band.dtype, into.dtype) if into.dtype.kind == "f" else not np.can_cast(band.dtype, into.dtype, "safe"):
             cast = band.astype(into.dtype)
-            wrong = cast != band if where is None else (cast != band) & where
+            wrong = np.isinf(cast) & np.isfinite(band) if into.dtype.kind == "f" else cast != band
+            if where is not None:
+                wrong &= where
             if wrong.any():
                 raise DataError(f"pixel value {band[wrong][0]} of type {kind} does not fit dtype={into.dtype.name!r}")
             band = cast
@@ -275,6 +299,11 @@ def _narrowed(band: NDArray[Any], kind: str) -> NDArray[Any]:
         return band
     narrowed: NDArray[Any] = np.clip(np.rint(band) if band.dtype.kind == "f" else band, *LIMITS[kind])
     return narrowed
+
+
+def _plainly(value: float) -> str:
+    """With all its digits, but none that say nothing."""
+    return str(value).removesuffix(".0")
 
 
 def _same(a: float, b: float) -> bool:

@@ -17,6 +17,7 @@ from .errors import ConfigError
 from .query import OpenLayer
 from .rasters import MODE, open_rasters
 from .tiles import Tiles
+from .wkb import PIXEL_TYPES
 
 if TYPE_CHECKING:
     from sqlalchemy import Select, TextClause
@@ -153,18 +154,28 @@ class Labels:
     def _open_rasters(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
         if self.buffer is not None or self.where is not None:
             raise ConfigError(f"buffer= and where= go with geometries; {self.source!s:.60} gives rasters")
-        if self.coverage is not None or self.contact is not None:
-            raise ConfigError(f"coverage= and contact= go with geometries; {self.source!s:.60} gives rasters")
+        if self.value != 1 or self.all_touched:
+            raise ConfigError(
+                f"value= and all_touched= say how geometries are burned; {self.source!s:.60} gives rasters, whose pixels are "
+                "the classes: leave them out"
+            )
+        self._ignore.check_raster(f"{self.source!s:.60}")
         opened = open_rasters(
             db, tiles, name, number, source=cast("str", self.source), bands=(1,), resampling=self.resampling,
-            column=self.column, dtype=self.dtype, srid=self.srid,
+            column=self.column, dtype=self.dtype, srid=self.srid, fill=self.background,
         )  # fmt: skip
         names = dict[int, str]()
         if self._is_table:
             table = db.table(str(self.source))
             names = legend.names_in(table.require(table.column("raster", self.column)).comment)
-        counted = cast("Pixels", opened.sheet).counted
-        sheet = Pixels(tiles.grid.shape, self.dtype, self.background, holes=True, counted=counted)
+        self._ignore.check_names(names)
+        pixels = cast("Pixels", opened.sheet)
+        whole = [kind for kind in pixels.stored if not np.can_cast(PIXEL_TYPES[kind], self.dtype, "safe")]
+        if np.dtype(self.dtype).kind == "f" and whole and PIXEL_TYPES[whole[0]].kind != "f":
+            raise ConfigError(
+                f"dtype={self.dtype!r} does not hold each class of {self.source!s:.60}, whose pixels are {whole[0]}: give int64"
+            )
+        sheet = replace(pixels, shape=tiles.grid.shape, fill=self.background)
         return replace(
             opened, sheet=sheet, classes=names, ignore_index=self.ignore_index, ignore_missing=self.ignore_missing or ""
         )

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 LOT = (512, 128)
 LEAST = 72  # of a lot, to be of no account: its ratio then is within 0.05 of the whole one, which GDAL takes for just that
 
+SIDE = 65_535  # pixels of a raster, PostGIS's limit
+MOST_COUNTED = 2**28  # bytes of a tile whose pixels are counted
+SHARED = 8  # source pixels to one of the tile's, up to which those along its edge are so many that their shares count
 MODE = "mode"  # the commonest of the pixels below: PostGIS can't, so they are read as they are and counted on arrival
 
 # Pixel types, a wider one, and its least value: where ST_Union joins scenes, what is between them. Only a double may have that.
@@ -68,9 +71,8 @@ def open_rasters(
     )
     header, counted = found.header, 1
     if resampling == MODE:
-        resampling, counted = "nearest", math.ceil(max(ratio_of_kind(db, tiles, header)) - ALIGNED)
-        if counted > 1 and off_lattice(header, _finer(tiles, counted)):
-            counted *= 2  # none is missed, and each counts by its share, nearly
+        resampling, ratio = "nearest", max(ratio_of_kind(db, tiles, header))
+        counted = _counted(tiles, header, ratio)
         tiles = _finer(tiles, counted)
     grid = tiles.grid
     wanted = _bands(bands, found)
@@ -120,7 +122,7 @@ def open_rasters(
         why = f"{off}: resampled ({resampling}) in PostGIS"
         said += doubts(db, resampling, ratio)
         north_up = header.skew == (0, 0) and header.scale[1] < 0 < header.scale[0]  # else Grid.like refuses it
-        if found.table and north_up and header.srid == grid.srid and math.isclose(ratio, 1, rel_tol=1e-6):
+        if found.table and north_up and counted == 1 and header.srid == grid.srid and math.isclose(ratio, 1, rel_tol=1e-6):
             said.append(
                 f"{off}, though SRID and resolution are the tiles' own: Grid.like(db, {found.table!r}) "
                 "puts the tiles on its lattice and is about ten times as fast"
@@ -138,6 +140,11 @@ def open_rasters(
     )  # fmt: skip
     if time:
         why += f"; a time series by {time.by}"
+    if dtype is None and stored.name == "uint32":
+        said.append(
+            "32BUI pixels come as float32, which holds whole numbers up to 16,777,216 only: dtype='native' or 'int64' keeps "
+            "them, and dtype='float32' says that it will do"
+        )
     opened = OpenLayer(
         name, select.as_string(None), Steps(time.steps, sheet) if time else sheet,
         path="native" if off is None else "warped", why=why,
@@ -188,6 +195,22 @@ def _beyond(size: int, ratio: float, margin: int, lot: int) -> int:
     """Source pixels by which the window is to reach further, so that the last lot that is shrunk is no small one."""
     count = size + 2 * margin / ratio + 1
     return math.ceil((LEAST - count % lot) * ratio) if ratio > SHRINKS and count > lot and count % lot < LEAST else 0
+
+
+def _counted(tiles: Tiles, header: Header, ratio: float) -> int:
+    """How many times how many pixels a tile's pixel is the commonest of, where so many are below it."""
+    counted, (height, width) = math.ceil(ratio - ALIGNED), tiles.grid.shape
+    bytes_ = height * width * PIXEL_TYPES[header.pixel_types[0]].itemsize
+    most = min(SIDE // max(height, width), math.isqrt(MOST_COUNTED // bytes_))
+    if counted > max(most, 1):
+        raise ConfigError(
+            f"resampling={MODE!r}: a tile's pixel spans {ratio:.4g} source pixels, so that {height * counted} × "
+            f"{width * counted} would be counted a tile; expected a span of {most} at most here: take smaller tiles, a label "
+            "raster in larger pixels, or resampling='nearest'"
+        )
+    if 1 < counted <= min(SHARED, most // 2) and off_lattice(header, _finer(tiles, counted)):
+        counted *= 2  # none is missed, and each counts by its share, nearly
+    return counted
 
 
 def _finer(tiles: Tiles, times: int) -> Tiles:

@@ -53,7 +53,7 @@ class Plan:
         keys = dict.fromkeys(RESERVED, "what every batch carries")
         shapes = dict[str, tuple[int, ...] | None]()
         for layer in opened:
-            for key, array in layer.sheet.page(tiles[:0]).arrays(layer.name).items():
+            for key, array in layer.sheet.page(tiles[:0].at(layer.resolution)).arrays(layer.name).items():
                 if key in keys:
                     raise ConfigError(f"layers: the key {key!r} of layer {layer.name!r} is taken by {keys[key]}: rename one")
                 keys[key] = f"layer {layer.name!r}"

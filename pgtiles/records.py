@@ -5,6 +5,7 @@ Pure: no database, no I/O. What rows there are, and what their data hold, stands
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .canvas import Arrays, Ground, fits
+from .canvas import EXACT, Arrays, Ground, fits
 from .errors import DataError
 from .tiles import Tiles
 from .wkb import decode
 
-EXACT = 2**53  # rows bring values as float8, which holds whole numbers up to here
 BOX, CORNERS, ID, NUMBER = struct.Struct(">4dq"), struct.Struct(">4d"), struct.Struct(">q"), struct.Struct(">i")
 
 
@@ -151,8 +151,13 @@ class ValuePage:
         self.met.add((tile, place))
         if len(data) > NUMBER.size:
             return False  # NULL: it stays what is missing
-        if not fits(value, self.array.dtype) or (self.array.dtype.kind != "f" and abs(value) > EXACT):
-            raise DataError(f"value {value:g} does not fit dtype={self.array.dtype.name!r}")
+        dtype = self.array.dtype
+        if dtype.kind == "f":  # a measure, as exact as floats are
+            held = not math.isfinite(value) or abs(value) <= np.finfo(dtype).max
+        else:
+            held = fits(value, dtype) and abs(value) <= EXACT
+        if not held:
+            raise DataError(f"value {value:g} does not fit dtype={dtype.name!r}")
         self.array[tile, ... if self.length is None else place] = value
         return True
 

@@ -25,6 +25,7 @@ Moment = str | date | datetime | np.datetime64  # as `tiles.instant` reads it
 STAMP = struct.Struct(">d")  # what stands before a fragment: seconds since 1970
 MOST = 2**31 // STRIDE - 1  # steps that n, an int4, can tell apart
 KINDS = {"date", "timestamp", "timestamptz"}
+NUMBERS = {"int2", "int4", "int8", "float4", "float8", "numeric"}
 NOTHING = sql.SQL("")
 # All of the relation tile but rast, which has pixels and is kept nowhere
 TILE = sql.SQL("tile.n, tile.id, tile.geom, tile.ref, tile.time, tile.envelope, tile.metre_x, tile.metre_y")
@@ -43,7 +44,7 @@ class TimeSeries:
     nearest: the ones nearest to this time, or to the ``"tile"``'s own; else the first ones.
 
     Only acquisitions whose rasters meet the tile count. Steps come in ascending time, and what a tile lacks comes last.
-    Times are dates or timestamps, in UTC where they have no zone. Rasters whose time is NULL are left out.
+    Times are dates or timestamps, in UTC where they have no zone. Rasters whose time is NULL or infinite are left out.
     """
 
     by: str
@@ -108,9 +109,10 @@ class TimeSeries:
         except QueryError as error:
             raise QueryError(f"time=TimeSeries({self.by!r}): {error}") from None
         if kind not in KINDS:
+            cast = f"to_timestamp({self.by})" if kind in NUMBERS else f"({self.by})::timestamptz"
             raise QueryError(
-                f"time=TimeSeries({self.by!r}): that is of type {kind}, expected a date or a timestamp, such as "
-                f"{self.by}::timestamptz or to_timestamp({self.by})"
+                f"time=TimeSeries({self.by!r}): that is of type {kind}, expected a date or a timestamp, such as {cast}"
+                + (" where it counts seconds since 1970" if kind in NUMBERS else "")
             )
 
     def over(self, source: str, tiles: Tiles, wider: float = 0.0) -> str:

@@ -5,7 +5,7 @@
 -- rows: rast, place (1 on top within a step, less stride times the step's number from 1, so that its negative is the n of a
 --       row), step (from 1, by ascending time), seconds (since 1970 in UTC)
 -- index: see source
--- Rasters of equal time are one acquisition. It counts where one of its rasters has ground in common with the tile: the search
+-- Rasters of equal time are one acquisition; those whose time is NULL, 'infinity' or '-infinity' are none. It counts where one of its rasters has ground in common with the tile: the search
 -- also finds neighbours that merely touch it, as && compares float4 boxes, and those that only a resampling kernel would reach.
 -- A raster's header, where its ground is told, lies in TOAST. So acquisitions are looked at one after the other, in the order in
 -- which they are wanted, until there are enough: OFFSET and the aggregate keep the planner from looking at all of them at once.
@@ -23,7 +23,7 @@ met AS MATERIALIZED (
     SELECT a.step_time, a.rank
     FROM (
         SELECT t.step_time, row_number() OVER (ORDER BY {near}) AS rank
-        FROM (SELECT DISTINCT q.step_time FROM source AS q WHERE q.rast IS NOT NULL AND q.step_time IS NOT NULL) AS t
+        FROM (SELECT DISTINCT q.step_time FROM source AS q WHERE q.rast IS NOT NULL AND isfinite(q.step_time)) AS t
         ORDER BY 2
         OFFSET 0
     ) AS a

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "pgtiles"
 FLOORS = [
     {"errors"},
-    {"template", "programs", "grid", "order", "wkb", "samples", "tile", "legend"},
+    {"template", "programs", "grid", "order", "wkb", "samples", "tile", "legend", "commonest"},
     {"tiles"},
     {"server", "rasterfile", "vectorfile", "osm2pgsql", "canvas"},
     {"catalog", "records"},

@@ -175,7 +175,7 @@ class TestValues:
             ("int16", [-32768, 32767]),
             ("uint32", [1, 2**32 - 1]),
             ("int32", [-(2**31), 2**31 - 1]),
-            ("int64", [-(2**53), 2**53]),
+            ("int64", [1 - 2**53, 2**53 - 1]),
             ("int64", range(1000, 1999, 3)),
             ("float32", [-0.1, 3.2, 1e30, -1e-30]),
             ("float64", [-0.1, 1 / 3, 1e300]),
@@ -193,7 +193,8 @@ class TestValues:
         np.testing.assert_array_equal(got, want)
 
     @pytest.mark.parametrize(
-        ("dtype", "value"), [("uint8", 256), ("uint8", -1), ("int16", 0.5), ("uint32", 2**32), ("int64", "NaN")]
+        ("dtype", "value"),
+        [("uint8", 256), ("uint8", -1), ("int16", 0.5), ("uint32", 2**32), ("int64", "NaN"), ("int64", 2**53)],
     )
     def test_what_does_not_fit_is_named(self, world, dtype, value):
         query = f"SELECT tile.geom AS geom, '{value}'::float8 AS value FROM tile"

@@ -1,15 +1,17 @@
 """Pixels that a trainer leaves out: beyond a coverage, around features, and where imagery is missing. rasterio and shapely say which."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import shapely
-from conftest import X0, Y0, ask, scene, write_tiff
+from conftest import RES, X0, Y0, ask, scene, write_tiff
 from rasterio.features import rasterize
 from rasterio.transform import from_origin
 
-from pgtiles import Grid, Imagery, Labels, TileDataset, Tiles, load, plot, read
+from pgtiles import Grid, Imagery, Labels, TileDataset, Tiles, legend, load, plot, read
 from pgtiles.errors import ConfigError, MissingError, PgtilesWarning, QueryError
 from pgtiles.reading import Plan, read_batch
 
@@ -107,6 +109,31 @@ class TestCoverage:
         some, same = read_batch(world.db, Plan.open(world.db, tiles, layers), tiles).empty
         assert 0 < some == same
 
+    def test_a_table_with_two_geometries_is_said_in_a_query(self, schema_db, tiles):
+        with schema_db.connection() as conn:
+            conn.execute("CREATE TABLE plots AS SELECT way AS outline, ST_Centroid(way) AS middle FROM areas")
+            conn.execute("CREATE INDEX ON plots USING gist (outline)")
+        with pytest.raises(ConfigError, match=r"^layer 'm', coverage: mine.plots has 2 geometry columns.*") as error:
+            read(schema_db, tiles, {"m": Labels(ROADS, coverage="plots", ignore_index=255)})
+        query = str(error.value).split("coverage='")[1].removesuffix("'")
+        layers = {"m": Labels(ROADS, coverage=query, ignore_index=255), "same": Labels(ROADS, coverage=AREAS, ignore_index=255)}
+        got = read(schema_db, tiles, layers)
+        np.testing.assert_array_equal(got["m"], got["same"])
+
+    def test_of_a_label_raster_it_is_cut_in_a_query(self, world, schema_db, tiles):
+        """As the page says, on the native path and off the lattice."""
+        with schema_db.connection() as conn:
+            conn.execute("CREATE TABLE landcover AS SELECT rid, ST_Band(rast, 1) AS rast FROM scene")
+            conn.execute("CREATE INDEX ON landcover USING gist (ST_ConvexHull(rast))")
+            conn.execute("CREATE VIEW mapped AS SELECT way AS geom FROM areas; ANALYZE landcover")
+        page = (Path(__file__).parents[1] / "docs" / "label-queries.md").read_text()
+        (query,) = re.findall(r"```sql title=\"a label raster, cut\"\n(.*?)```", page, re.S)
+        got = read(schema_db, tiles, {"m": Labels(query, background=255, dtype="uint8")})["m"]
+        for i, (col, row) in enumerate(zip(tiles.cols, tiles.rows, strict=True)):
+            covered = burned(rows(world, "areas"), tiles, i)
+            np.testing.assert_array_equal(got[i], np.where(covered, world.pixels[0, row : row + 64, col : col + 64], 255))
+        assert {True, False} == set((got == 255).ravel())
+
     def test_errors_name_it(self, world, tiles):
         with pytest.raises(QueryError, match=r"(?s)^layer 'm', coverage: .*klass.*\^"):
             read(
@@ -190,8 +217,44 @@ class TestMissing:
         layer = Labels("SELECT rast FROM t WHERE ST_ConvexHull(rast) && tile.geom", ignore_index=255, ignore_missing="image")
         got = read(db, tiles, {"mask": layer, "image": Imagery("t", valid=True)})
         assert ((got["mask"] == 255) == ~got["image_valid"]).all()
-        with pytest.raises(ConfigError, match=r"layer 'mask': coverage= and contact= go with geometries"):
+        with pytest.raises(
+            ConfigError, match=r"layer 'mask': coverage= and contact= go with geometries; t gives rasters: cut them"
+        ):
             read(db, tiles, {"mask": Labels("t", ignore_index=255, contact=3)})
+
+    @pytest.mark.parametrize(
+        ("image", "mask"),
+        [
+            ({"resolution": 2 * RES}, {"resolution": 2 * RES}),
+            ({"resolution": RES / 2}, {"resolution": RES / 2}),
+            ({}, {"resampling": "mode"}),
+            ({"resolution": 4 * RES}, {"resampling": "mode", "resolution": 4 * RES}),
+        ],
+    )
+    def test_in_pixels_of_their_own(self, scenes, image, mask):
+        """Where both have the same ones, whatever those of the tiles are."""
+        db, tiles, _ = scenes
+        tiles = Tiles(Grid(srid=3857, resolution=2 * RES, size=40, origin=(X0, Y0)), np.array([0, 30]), np.array([0, 30]))
+        source = Labels("t" if "resampling" in mask else "land", ignore_index=999, ignore_missing="image", **mask)
+        got = read(db, tiles, {"image": Imagery("t", valid=True, resampling="nearest", **image), "mask": source})
+        assert got["mask"].shape == got["image_valid"].shape
+        assert got["mask"].shape[-1] == 40 * 2 * RES / image.get("resolution", 2 * RES)
+        np.testing.assert_array_equal(got["mask"] == 999, ~got["image_valid"])
+        assert set(got["image_valid"].ravel()) == {True, False}
+
+    @pytest.mark.parametrize(("image", "mask"), [(RES, 2 * RES), (None, 2 * RES), (2 * RES, None)])
+    def test_of_another_shape_they_are_refused_when_opened(self, scenes, image, mask):
+        db, tiles, _ = scenes
+        sides = [80 if pixel in (RES, None) else 40 for pixel in (image, mask)]
+        layers = {
+            "image": Imagery("t", valid=True, resolution=image),
+            "mask": Labels("land", ignore_index=255, ignore_missing="image", resolution=mask),
+        }
+        there, here = (rf"\({side}, {side}\)" for side in sides)
+        with pytest.raises(
+            ConfigError, match=rf"layer 'mask': ignore_missing='image': a tile there is {there}, this layer's {here}"
+        ):
+            Plan.open(db, tiles, layers)
 
     def test_all_three_at_once_in_a_dataset(self, scenes):
         db, tiles, _ = scenes
@@ -239,6 +302,34 @@ class TestMissing:
 def test_what_does_not_go_together_is_said_at_once(options, says):
     with pytest.raises(ConfigError, match=says):
         Labels("areas", **options)
+
+
+@pytest.mark.parametrize("source", ["areas", AREAS])
+def test_it_is_no_value_that_all_features_burn(world, tiles, source):
+    """What rows say themselves stays theirs: 255 AS value is a way to ignore what is doubtful."""
+    with pytest.raises(ConfigError, match=r"layer 'm': ignore_index=255 is what value= burns: expected a value of its own"):
+        read(world.db, tiles, {"m": Labels(source, value=255, ignore_index=255, contact=3)})
+    with pytest.raises(ConfigError, match=r"ignore_index=1 is what value= burns"):
+        read(world.db, tiles, {"m": Labels(source, ignore_index=1, contact=3)})
+    layers = {
+        "rows": Labels(
+            f"SELECT way AS geom, 255 AS value FROM ({AREAS.replace('AS geom', '')}) AS a", ignore_index=255, contact=3
+        ),
+        "column": Labels("areas", value="class", ignore_index=1, contact=3),
+    }
+    got = read(world.db, tiles, layers)
+    assert {0, 255} == set(np.unique(got["rows"]))
+    assert {0, 1, 2, 3, 4} == set(np.unique(got["column"]))
+
+
+def test_it_is_no_named_class_of_a_raster(db, tmp_path):
+    load.raster(db, write_tiff(tmp_path / "t.tif", np.full((1, 50, 50), 3, "u1")), "t")
+    with db.connection() as conn:
+        conn.execute("COMMENT ON COLUMN t.rast IS '" + legend.comment({3: "water"}) + "'")
+    tiles = Tiles(Grid.like(db, "t", size=50), np.array([0]), np.array([0]))
+    layers = {"image": Imagery("t", valid=True), "m": Labels("t", ignore_index=3, ignore_missing="image")}
+    with pytest.raises(ConfigError, match=r"layer 'm': ignore_index=3 is class 'water': expected a value of its own"):
+        read(db, tiles, layers)
 
 
 def test_of_floats_it_may_be_nan(world, tiles):

@@ -275,3 +275,35 @@ class TestKinds:
         with pytest.raises(DataError, match="8 rows of .* 1 band 8BUI, and " + says) as raised:
             Plan.open(db, Tiles(Grid(srid=3857, resolution=RES, size=20), np.array([0]), np.array([0])), {"i": Imagery("t")})
         assert f"(such as {row})" in str(raised.value)
+
+
+class TestLabelRaster:
+    @pytest.mark.parametrize(("stored", "nodata"), [("f4", np.nan), ("i2", -32768), ("u1", 200)])
+    @pytest.mark.parametrize("dtype", ["int64", "uint8"])
+    @pytest.mark.parametrize("resampling", ["nearest", "mode"])
+    def test_nodata_is_background_whatever_the_dtype(self, db, tmp_path, quiet, stored, nodata, dtype, resampling):
+        pixels = np.random.default_rng(3).integers(0, 5, (1, 120, 120)).astype(stored)
+        pixels[0, 20:60, 30:90] = nodata
+        load.raster(db, write_tiff(tmp_path / "t.tif", pixels, nodata=nodata), "t")
+        tiles = Tiles(Grid.like(db, "t", size=SIZE), np.array([10]), np.array([5]))
+        layer = Labels("t", background=7, dtype=dtype, resampling=resampling)
+        want = pixels[0, 5 : 5 + SIZE, 10 : 10 + SIZE]
+        holes = np.isnan(want) if np.isnan(nodata) else want == nodata
+        got = read(db, tiles, {"m": layer})["m"][0]
+        np.testing.assert_array_equal(got, np.where(holes, 7, want))
+        assert got.dtype == dtype
+        assert {True, False} == set(holes.ravel())
+        coarse = Grid(srid=3857, resolution=2 * RES, size=SIZE // 2, origin=tuple(tiles.bounds[0, [0, 3]]))
+        half = read(db, Tiles(coarse, np.array([0]), np.array([0])), {"m": layer})["m"][0]
+        whole = holes.reshape(SIZE // 2, 2, SIZE // 2, 2).all(axis=(1, 3))
+        assert (half[whole] == 7).all()
+        assert whole.any()
+        assert (half[~holes.reshape(SIZE // 2, 2, SIZE // 2, 2).any(axis=(1, 3))] < 5).all()
+
+    @pytest.mark.parametrize("wish", [{"value": 3}, {"all_touched": True}])
+    def test_what_says_how_geometries_are_burned_is_refused(self, world, wish):
+        tiles = Tiles(world.grid, np.array([0]), np.array([0]))
+        with pytest.raises(
+            ConfigError, match=r"layer 'm': value= and all_touched= say how geometries are burned; scene gives rasters"
+        ):
+            read(world.db, tiles, {"m": Labels("scene", **wish)})

@@ -1,6 +1,8 @@
 """Layers in pixels of their own: finer or coarser than the tiles', from overviews, and by the commonest of the pixels below."""
 
 import re
+import tracemalloc
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from rasterio.vrt import WarpedVRT
 
 from pgtiles import Database, Grid, Imagery, Instances, Labels, TileDataset, Tiles, Vectors, load, read
 from pgtiles.errors import ConfigError, DataError, LoadError
-from pgtiles.reading import Plan
+from pgtiles.reading import Plan, read_batch
 
 WHOLE = (X0 + 200, Y0 - 1400, X0 + 1200, Y0 - 200)
 GDAL_EXACT = 1e-9  # px: WarpedVRT takes 0 for its default
@@ -421,6 +423,44 @@ class TestMode:
         assert off < 0.025 * mask.size
         assert off < gdals
 
+    @pytest.mark.parametrize("shift", [0, 0.3])
+    def test_a_batch_of_it_takes_no_more_room_than_a_tile(self, world, sensors, shift):
+        """The finer pixels, 25,600 for each of the tile's, are those of one tile at a time, and in the type that is stored."""
+        grid = Grid(srid=3857, resolution=32 * RES, size=16, origin=(X0 + shift, Y0))
+        tiles = Tiles(grid, np.zeros(8, "i8"), np.arange(8) % 2)
+        peaks = []
+        for some in (tiles[:1], tiles):
+            plan = Plan.open(world.db, some, {"mask": Labels("sensor_classes", resampling="mode")})
+            tracemalloc.start()
+            read_batch(world.db, plan, some)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        assert peaks[1] < 1.5 * peaks[0]
+        assert peaks[0] < 12 * 512**2
+
+    def test_at_a_large_ratio_off_the_lattice_it_is_of_the_whole_pixels(self, world, sensors, quiet):
+        """No pixel is read twice: those on the edge, which count whole, are few. Nothing is said of a lattice to move to."""
+        side = 16
+        tiles = Tiles(Grid(srid=3857, resolution=side * RES, size=16, origin=(X0 + 0.3 * RES, Y0)), np.arange(3), np.arange(3))
+        layers = {"mask": Labels("sensor_classes", resampling="mode", background=-9)}
+        (layer,) = Plan.open(world.db, tiles, layers).layers
+        assert f"the commonest of {side} × {side} pixels" in layer.why
+        assert not layer.warnings
+        mask = read(world.db, tiles, layers)["mask"]
+        with rasterio.open(sensors["classes"]) as file:
+            classes = file.read(1)
+        for i, (col, row) in enumerate(zip(tiles.cols * 16 * side // 16, tiles.rows * 16 * side // 16, strict=True)):
+            wanted = self.commonest(classes[row : row + 16 * side, col : col + 16 * side], side)
+            clear = wanted >= 0
+            np.testing.assert_array_equal(mask[i][clear], wanted[clear])
+            assert clear.sum() > 100
+
+    def test_too_many_to_count_are_refused_by_ratio(self, world, sensors):
+        tiles = Tiles(Grid(srid=3857, resolution=300 * RES, size=512, origin=(X0, Y0)), np.array([0]), np.array([0]))
+        said = r"layer 'mask': resampling='mode': a tile's pixel spans 300 source pixels, .* expected a span of 32 at most"
+        with pytest.raises(ConfigError, match=said):
+            read(world.db, tiles, {"mask": Labels("sensor_classes", resampling="mode")})
+
     def test_where_there_is_nothing_it_is_background(self, world, sensors):
         beyond = Tiles(Grid(srid=3857, resolution=8 * RES, size=16, origin=(X0, Y0)), np.array([-8]), np.array([4]))
         mask = read(world.db, beyond, {"mask": Labels("sensor_classes", resampling="mode", background=7)})["mask"]
@@ -435,6 +475,34 @@ class TestMode:
     def test_labels_are_never_blended(self):
         with pytest.raises(ConfigError, match="resampling='bilinear': expected nearest or mode; labels are not blended"):
             Labels("sensor_classes", resampling="bilinear")
+
+
+def check_radar(db, folder, names, code):
+    """The page's pairs: colours to the bit, echoes as GDAL warps them, and no label where the strip ends."""
+    shape, place = (3, 400, 400), from_origin(500_000, 5_700_000, 0.5, 0.5)
+    load.raster(db, write_tiff(folder / "rgb.tif", scene(5, shape), crs="EPSG:32631", transform=place), "optical_rgb")
+    echoes = scene(6, (4, 300, 300), "float32")
+    echoes[:, :, 150:] = 0
+    place = from_origin(500_000 - 20, 5_700_000 + 20, 0.8, 0.8)
+    load.raster(db, write_tiff(folder / "sar.tif", echoes, crs="EPSG:32631", transform=place, nodata=0), "sar_intensity")
+    with db.connection() as conn:
+        conn.execute("CREATE TABLE buildings (geom geometry(Polygon, 32631)); CREATE INDEX ON buildings USING gist (geom)")
+        conn.execute("INSERT INTO buildings VALUES (ST_MakeEnvelope(500050, 5699850, 500150, 5699950, 32631))")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exec(code, names)
+    batch = next(iter(names["pairs"]))
+    assert [(batch[key].dtype, *batch[key].shape[1:]) for key in ("rgb", "sar", "mask")] == [
+        (torch.uint8, 3, 128, 128), (torch.float32, 4, 128, 128), (torch.int64, 128, 128),
+    ]  # fmt: skip
+    ends = (500_000 - 20) + 150 * 0.8
+    for bounds, valid, mask in zip(batch["bounds"], batch["sar_valid"], batch["mask"], strict=True):
+        x = bounds[0].item() + (torch.arange(128) + 0.5) * 0.5
+        assert torch.equal(valid, (x < ends).expand(128, 128))
+        assert torch.equal(mask == 255, ~valid)
+    assert {0, 1, 255} == set(batch["mask"].unique().tolist())
+    three = Tiles(Grid(srid=32631, resolution=0.31, size=1500), np.array([0]), np.array([0]))  # the figures of the page
+    assert [three.at(pixel).grid.shape for pixel in (1.24, 7.5)] == [(375, 375), (62, 62)]
 
 
 def test_the_page_runs(db, database_url, tmp_path, monkeypatch):
@@ -458,7 +526,7 @@ def test_the_page_runs(db, database_url, tmp_path, monkeypatch):
             "FROM generate_series(1, 90) AS n; ANALYZE planet_osm_line"
         )
     page = (Path(__file__).parents[1] / "docs" / "imagery.md").read_text()
-    first, second = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    first, radar, second = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
     (statements,) = re.findall(r"^```sql\n(.*?)^```$", page, re.M | re.S)
     names = {}
     exec(compile(first, "imagery.md", "exec"), names)
@@ -466,6 +534,7 @@ def test_the_page_runs(db, database_url, tmp_path, monkeypatch):
     assert [names["batch"][key].shape[-1] for key in ("image", "swir", "aerosol")] == [252, 126, 42]
     with db.connection() as conn:
         conn.execute(statements)
+    check_radar(db, tmp_path, dict(names), compile(radar, "imagery.md", "exec"))
     exec(compile(second, "imagery.md", "exec"), names)
     batch = next(iter(names["dataset"]))
     assert [batch[key].shape[-1] for key in ("image", "mask", "roads")] == [126, 126, 126]

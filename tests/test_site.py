@@ -446,6 +446,9 @@ WARNED = {
         w.db, Tiles.random(Grid(srid=3857, resolution=RES, size=32, origin=(1, 1)), within=w.db.extent("scene", 3857), count=1),
         {"i": Imagery("scene")},
     ),
+    "32BUI pixels come as float32": lambda w: layer(
+        w, Imagery("SELECT ST_AddBand(tile.rast, '32BUI'::text, 70000) AS rast FROM tile")
+    ),
     "is read from end to end although it has an index": lambda w: layer(
         w, Labels("SELECT way AS geom FROM roads WHERE ST_Intersects(ST_Buffer(way, 6), tile.geom)")
     ),

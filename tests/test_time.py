@@ -433,7 +433,8 @@ def test_a_wish_that_makes_no_sense(wish, says):
     ("layer", "kind", "says"),
     [
         (Imagery("s2", time=TimeSeries("aquired", steps=2)), MissingError, r"public.s2 has no column 'aquired'; near are acquired"),
-        (Imagery("s2", time=TimeSeries("text", steps=2)), QueryError, r"of type text, expected a date or a timestamp, such as text::timestamptz"),
+        (Imagery("s2", time=TimeSeries("text", steps=2)), QueryError, r"of type text, expected a date or a timestamp, such as \(text\)::timestamptz$"),
+        (Imagery("s2", time=TimeSeries("rid", steps=2)), QueryError, r"of type int4, expected a date or a timestamp, such as to_timestamp\(rid\) where it counts seconds since 1970$"),
         (Imagery("s2", time=TimeSeries("date(aquired)", steps=2)), QueryError, r"time=TimeSeries\('date\(aquired\)'\): column \"aquired\" does not exist"),
         (Imagery(TestSources.QUERY, time=TimeSeries("acquired", steps=2)), QueryError, r"gives the columns rast, time, filename: expected acquired"),
         (Imagery("s2", time=TimeSeries("acquired", steps=2, nearest="tile")), ConfigError, r"from the tile's own time, and 1 of 2 tiles have none: .*tiles.timed"),
@@ -444,6 +445,33 @@ def test_what_the_server_has_not(db, layer, kind, says):
     tiles = native(db, LEFT, RIGHT).timed(["2024-03-01", None])
     with pytest.raises(kind, match="layer 'i': .*" + says):
         read(db, tiles, {"i": layer})
+
+
+@pytest.mark.parametrize("by", ["rid", "rid::int8", "rid * 0.5", "rid::float4", "text", "upper(text)"])
+def test_what_the_error_proposes_is_a_time(db, by):
+    """What stands there can be pasted as it is."""
+    with pytest.raises(QueryError) as error:
+        read(db, native(db), {"i": Imagery("s2", time=TimeSeries(by, steps=2))})
+    proposed = str(error.value).split("such as ")[1].removesuffix(" where it counts seconds since 1970")
+    got = read(db, native(db), {"i": Imagery("s2", time=TimeSeries(proposed, steps=2))})
+    assert not got["i_missing"].any()
+
+
+@pytest.mark.parametrize("kind", ["timestamptz", "timestamp", "date"])
+@pytest.mark.parametrize(
+    "wish", [{"steps": 9}, {"steps": 9, "nearest": "2024-03-25"}, {"steps": 9, "between": ("2024-01-06", None)}]
+)
+@pytest.mark.parametrize("grid", ["native", "warped"])
+def test_a_time_without_end_is_no_acquisition(db, kind, wish, grid):
+    odd = "CASE filename WHEN 'a.tif' THEN '-infinity' WHEN 'g.tif' THEN 'infinity' WHEN 'c.tif' THEN NULL ELSE "
+    by = f"{odd} acquired::{kind} END"
+    tiles = native(db, LEFT) if grid == "native" else Tiles(TestWarped.GRID, np.array([30]), np.array([40]))
+    got = read(db, tiles, {"i": Imagery("s2", time=TimeSeries(by, **wish))})
+    days = ["2024-02-10", "2024-04-01", "2024-06-15"]
+    hour = "" if kind == "date" else "T10:30"
+    assert got["i_time"][0, :3].tolist() == seconds(*(day + hour for day in days))
+    assert got["i_missing"][0].tolist() == [False] * 3 + [True] * 6
+    assert np.isnan(got["i_time"][0, 3:]).all()
 
 
 def test_times_that_are_none(db):
