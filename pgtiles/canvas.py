@@ -22,6 +22,15 @@ from .wkb import LIMITS, PIXEL_TYPES, Raster, decode
 EXACT = 2**53  # rows bring values as float8, which holds whole numbers below it
 STRIDE = 2**20  # n of a burned row: its class's or band's place, from 0, times this, and the row's own number there
 EDGED, UNITED = 2, 3  # values of warped rows: with a last band that is 0 where there is no source; joined by ST_Union
+REFUSED = {  # values of warped rows that bring no pixels, but what is wrong
+    4: "a raster {said}: the rows differ in kind. Select rows of one kind in a query, or move the others to a table of their "
+    "own",
+    5: "the tile needs {said} pixels of the imagery at once, and a raster holds at most 65535 a side: take smaller tiles, or "
+    "coarser imagery (overviews=True reads its overviews)",
+    6: "the tile lies across the antimeridian, and so on both ends of imagery that is stored in degrees: it needs {said} "
+    "pixels of it at once, and a raster holds at most 65535 a side. Bring the imagery into the tiles' CRS, gdalwarp -t_srs "
+    "EPSG:{srid}, and load that",
+}
 UNBOUNDED = (
     "a geometry has a coordinate that is not a number, infinite or far beyond the Earth, so nobody knows what it covers: mend "
     "it in its table, or leave it out of the query"
@@ -173,6 +182,8 @@ class _PixelsPage:
     def paste(self, tile: int, n: int, value: float, data: memoryview) -> bool:
         if tile != self.tile:
             self.tile, self.painted = tile, []
+        if value in REFUSED:
+            raise DataError(REFUSED[int(value)].format(said=str(data, "utf-8"), srid=self.ground.srid))
         raster = decode(data)
         if not (window := self.ground.window(raster, tile)):
             return False

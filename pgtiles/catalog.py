@@ -197,8 +197,8 @@ def one_kind(what: str, found: list[Header]) -> Header:
         if (other.srid, other.scale, other.skew, other.pixel_types) != (first.srid, first.scale, first.skew, first.pixel_types):
             row = f" (such as {other.row})" if other.row else ""
             raise DataError(
-                f"{what} holds rasters of several kinds: {first.rows} rows of {_said(first)}, and {other.rows} of "
-                f"{_said(other)}{row}: select the ones of one kind in a query"
+                f"{what} holds rasters of several kinds: {first.rows} rows of {in_words(first)}, and {other.rows} of "
+                f"{in_words(other)}{row}: select the ones of one kind in a query"
             )
     if first.srid == 0:
         raise DataError(
@@ -218,7 +218,8 @@ def overviews(query: Query, schema: str, name: str, column: str | None = None) -
     return [(schema, name, raster, factor) for schema, name, raster, factor in rows]
 
 
-def _said(header: Header) -> str:
+def in_words(header: Header) -> str:
+    """What kind of raster it is, in words."""
     count = len(header.pixel_types)
     bands = f"{count} band{'' if count == 1 else 's'} {', '.join(header.pixel_types)}".rstrip()
     return f"SRID {header.srid}, scale {header.scale}, skew {header.skew}, {bands}"

@@ -13,7 +13,7 @@ import numpy as np
 from psycopg import sql
 
 from .canvas import ALIGNED, Pixels, fits
-from .catalog import Header
+from .catalog import Header, in_words
 from .database import Database
 from .errors import ConfigError, MissingError
 from .query import OpenLayer, findings, guarded, relation
@@ -118,6 +118,8 @@ def open_rasters(
             origin_y=header.upper_left[1], scale_x=header.scale[0], scale_y=header.scale[1], left=margin + left,
             right=margin + right, above=margin + above, below=margin + below, resampling=kernel.postgis, place=place,
             max_error=off_by,
+            srid=header.srid, skew_x=header.skew[0], skew_y=header.skew[1], kind=in_words(header), bands=list(wanted),
+            type=list(PIXEL_TYPES).index(types[0]), types=list[str | None](types), last=max(wanted), whole=all_of_them,
         )  # fmt: skip
         why = f"{off}: resampled ({resampling}) in PostGIS"
         said += doubts(db, resampling, ratio)

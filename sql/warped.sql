@@ -1,14 +1,18 @@
 -- The warped path: the source's rasters around each tile are joined, then resampled or reprojected onto the tile's own pixels.
 -- slots: layer (its number), tile (tile_here.sql or tile_reach.sql), source (user_query.sql, for one tile, around
 --        stored_blocks.sql or rasters_of_query.sql), pixels (the raster of a row, or the bands asked for), count (of bands),
---        width (bytes a pixel; 0 where bands differ in type or the source is rotated), origin_x, origin_y, scale_x, scale_y (the
+--        width (bytes a pixel; 0 where bands differ in type or the source is rotated), type (the bands' one, by its number in WKB),
+--        bands (which of them), types (theirs), last (of them), whole (whether a row has no more), srid, skew_x, skew_y, kind (all that, in
+--        words, of the rasters that the layer was opened on), origin_x, origin_y, scale_x, scale_y (the
 --        source's lattice, in its CRS units, scale_y below 0 where north is up), left, right, above, below (source pixels that
 --        the resampling kernel needs around a tile), resampling, max_error (of GDAL's approximating transformer, in pixels; 0 is exact)
 --        place (affine.sql: where the source's pixels lie; else the source's own lattice)
 --        holes (an addbandarg[]: for each band of the source a wider pixel type and a nodata value that no pixel can have)
 --        this (the tiles of it: around; of a time series a row a step), n (of a row), stamp (bytes before a fragment)
 -- rows: tile, layer, n, value (1 joined by bytes; 2 so, with a last band that is 0 where there is no source; 3 by ST_Union),
---       fragment: on the tile's lattice, but not cut to its extent
+--       fragment: on the tile's lattice, but not cut to its extent. Or what is wrong, in words: value 4 and a raster of another
+--       kind than the layer was opened on; 5 and the pixels of a window that no raster can hold; 6 the same, because the tile
+--       lies across the antimeridian, and so on both ends of a source in degrees
 -- index: see source
 -- They are joined before they are warped: warped one by one, their seams would show. ST_Union joins pixel by pixel, 20 to 40 ms a
 -- tile. Where each pixel of the window comes from one raster, its bytes are cut from the rasters' WKB row by row and strung
@@ -27,7 +31,11 @@ SELECT
     {layer}::int2 AS layer,
     {n}::int4 AS n,
     joined.how::float8 AS value,
-    {stamp}ST_Transform(joined.rast, this.ref, {resampling}::text, {max_error}::float8)::bytea AS fragment
+    {stamp}CASE
+        WHEN joined.said IS NULL
+        THEN ST_Transform(joined.rast, this.ref, {resampling}::text, {max_error}::float8)::bytea
+        ELSE convert_to(joined.said, 'UTF8')
+    END AS fragment
 FROM {this} AS this
 CROSS JOIN LATERAL (
     WITH blocks AS MATERIALIZED (
@@ -49,6 +57,41 @@ CROSS JOIN LATERAL (
                 OFFSET 0
             ) AS f
         ) AS r
+    ),
+    alike AS MATERIALIZED (  -- the bytes that a header begins with and goes on with after its place, where nothing differs
+        SELECT substring(h.head FROM 6 FOR 16) AS scale, substring(h.head FROM 38 FOR 20) AS skew
+        FROM (
+            SELECT ST_AsBinary(ST_MakeEmptyRaster(
+                1, 1, 0, 0, {scale_x}::float8, {scale_y}::float8, {skew_x}::float8, {skew_y}::float8, {srid}::int4
+            )) AS head
+        ) AS h
+    ),
+    other AS MATERIALIZED (  -- a row of another kind; a length that is right says that each band is where it is looked for
+        SELECT b.rast
+        FROM blocks AS b CROSS JOIN alike AS a
+        WHERE NOT (
+            CASE
+                WHEN {width}::int4 > 0
+                THEN octet_length(b.wkb) = 61 + {count}::int4 * (1 + {width} + b.w * b.h * {width}) AND (
+                    SELECT bool_and(
+                        get_byte(b.wkb, (61 + (i.band - 1) * (1 + {width} + b.w * b.h * {width}))::int4) & 15 = {type}::int4
+                    )
+                    FROM generate_series(1, {count}::int4) AS i (band)
+                )
+                WHEN ST_NumBands(b.rast) < {last}::int4 OR ({whole} AND ST_NumBands(b.rast) > {last}::int4) THEN false
+                ELSE ARRAY(SELECT ST_BandPixelType(b.rast, i.band) FROM unnest({bands}::int4[]) AS i (band)) = {types}::text[]
+            END
+            AND CASE
+                WHEN substring(b.wkb FROM 6 FOR 16) = a.scale AND substring(b.wkb FROM 38 FOR 20) = a.skew THEN true
+                ELSE abs(ST_ScaleX(b.rast) - {scale_x}::float8) * b.w < 1e-3 * abs({scale_x}::float8)
+                    AND abs(ST_ScaleY(b.rast) - {scale_y}::float8) * b.h < 1e-3 * abs({scale_y}::float8)
+                    AND abs(ST_SkewX(b.rast) - {skew_x}::float8) * b.h < 1e-3 * abs({scale_x}::float8)
+                    AND abs(ST_SkewY(b.rast) - {skew_y}::float8) * b.w < 1e-3 * abs({scale_y}::float8)
+                    AND ST_SRID(b.rast) = {srid}::int4
+            END
+        )
+        ORDER BY b.place
+        LIMIT 1
     ),
     need AS (  -- the window, in source pixels
         SELECT
@@ -94,8 +137,18 @@ CROSS JOIN LATERAL (
                     ) AS k
                     GROUP BY k.band
                 ) AS k
-            ) AS once
+            ) AS once,
+            min(s.x1 - s.x0) AS width, min(s.y1 - s.y0) AS height,
+            max(b.x + b.w) - min(b.x) AS all_width, max(b.y + b.h) - min(b.y) AS all_height  -- of what ST_Union joins
         FROM blocks AS b CROSS JOIN span AS s
+        HAVING NOT EXISTS (SELECT FROM other)
+    ),
+    size AS MATERIALIZED (
+        SELECT
+            c.once, c.width, c.height, greatest(c.width, c.height) > 65535 OR (
+                c.once IS FALSE AND greatest(c.all_width, c.all_height) > 65535
+            ) AS beyond
+        FROM cover AS c
     ),
     edge AS MATERIALIZED (  -- whether a last band has to say where it ends; all rasters have the first one's nodata values
         SELECT
@@ -105,8 +158,8 @@ CROSS JOIN LATERAL (
                 )
                 FROM (SELECT * FROM blocks LIMIT 1) AS b CROSS JOIN generate_series(1, {count}::int4) AS i (band)
             ) AS needed
-        FROM cover CROSS JOIN span AS s CROSS JOIN need AS n
-        WHERE cover.once
+        FROM size CROSS JOIN span AS s CROSS JOIN need AS n
+        WHERE size.once AND NOT size.beyond
     )
     SELECT CASE WHEN edge.needed THEN 2 ELSE 1 END AS how, ST_RastFromWKB(
         set_byte(
@@ -143,7 +196,7 @@ CROSS JOIN LATERAL (
         ) || CASE
             WHEN edge.needed THEN decode('0400' || repeat('80', ((s.x1 - s.x0) * (s.y1 - s.y0))::int4), 'hex') ELSE ''
         END
-    ) AS rast
+    ) AS rast, NULL::text AS said
     FROM edge
     CROSS JOIN span AS s
     CROSS JOIN LATERAL (
@@ -154,8 +207,8 @@ CROSS JOIN LATERAL (
         FROM {place} AS p
     ) AS e
     UNION ALL
-    SELECT 3, ST_Union(o.rast)
-    FROM cover
+    SELECT 3, ST_Union(o.rast), NULL
+    FROM size
     CROSS JOIN (
         SELECT {pixels} AS rast
         FROM (
@@ -176,6 +229,19 @@ CROSS JOIN LATERAL (
         ) AS r
         OFFSET 0
     ) AS o
-    WHERE NOT cover.once
+    WHERE NOT size.once AND NOT size.beyond
     HAVING count(*) > 0
+    UNION ALL
+    SELECT 4, NULL, format(
+        'at (%s, %s) has SRID %s, scale (%s, %s), skew (%s, %s), %s band%s %s; expected %s',
+        ST_UpperLeftX(o.rast), ST_UpperLeftY(o.rast), ST_SRID(o.rast), ST_ScaleX(o.rast), ST_ScaleY(o.rast), ST_SkewX(o.rast),
+        ST_SkewY(o.rast), ST_NumBands(o.rast), CASE WHEN ST_NumBands(o.rast) <> 1 THEN 's' END,
+        array_to_string(ARRAY(SELECT ST_BandPixelType(o.rast, i) FROM generate_series(1, ST_NumBands(o.rast)) AS i), ', '),
+        {kind}::text
+    )
+    FROM other AS o
+    UNION ALL
+    SELECT CASE WHEN ST_NumGeometries(this.geom) > 1 THEN 6 ELSE 5 END, NULL, format('%s × %s', size.width, size.height)
+    FROM size
+    WHERE size.beyond
 ) AS joined
