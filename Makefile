@@ -14,9 +14,9 @@ help:  ## what there is to make
 demo: $(READY) postgis  ## train a road model on a real scene, straight out of PostGIS
 	$(BIN)/pgtiles demo
 
-test: $(READY)  ## all tests, against a PostGIS that they start themselves (or PGTILES_TEST_URL)
+test: $(READY)  ## all tests, against servers that they start themselves (or PGTILES_TEST_URL, one test after the other)
 	@PYTHON=$(BIN)/python ./.ci/postgis tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(if $(PGTILES_TEST_URL),,-n 2 --dist loadfile)
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check
