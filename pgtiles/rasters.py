@@ -91,7 +91,7 @@ def open_rasters(
         least, most = ratios(db, tiles, header)
         ratio, exact = max(most), kernel.picks or stored.kind == "f"
         off_by = max_error if max_error is not None else 0.0 if exact else 0.125
-        # GDAL widens its kernels by the ratio when it shrinks an image, and where it reprojects it may look further by max_error
+        # GDAL widens its kernels by the ratio when it shrinks an image; where it reprojects, it may look further by max_error
         spare = 0.0 if header.srid == grid.srid else 1.0 + max(0.0, off_by - 0.5)
         margin = math.ceil(kernel.radius * max(1.0, ratio) + spare)
         more = [_beyond(*each, margin) for each in zip(grid.shape[::-1], most, LOT, strict=True)]
