@@ -16,7 +16,7 @@ demo: $(READY) postgis  ## train a road model on a real scene, straight out of P
 
 test: $(READY)  ## all tests, against servers that they start themselves (or PGTILES_TEST_URL, one test after the other)
 	@PYTHON=$(BIN)/python ./.ci/postgis tests
-	$(BIN)/python -m pytest $(if $(PGTILES_TEST_URL),,-n 2 --dist loadfile)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(if $(PGTILES_TEST_URL),,-n 2 --dist loadfile)
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check
