@@ -26,7 +26,7 @@ REFUSED = {  # values of warped rows that bring no pixels, but what is wrong
     4: "a raster {said}: the rows differ in kind. Select rows of one kind in a query, or move the others to a table of their "
     "own",
     5: "the tile needs {said} pixels of the imagery at once, and a raster holds at most 65535 a side: take smaller tiles, or "
-    "coarser imagery (overviews=True reads its overviews)",
+    "make overviews of the imagery (ST_CreateOverview), which are read where they suffice",
     6: "the tile lies across the antimeridian, and so on both ends of imagery that is stored in degrees: it needs {said} "
     "pixels of it at once, and a raster holds at most 65535 a side. Bring the imagery into the tiles' CRS, gdalwarp -t_srs "
     "EPSG:{srid}, and load that",
