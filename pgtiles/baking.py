@@ -17,12 +17,13 @@ import psycopg
 from psycopg import sql
 
 from .bakedtable import beside, columns, parts_of, settings_for, settings_of
-from .canvas import STRIDE, Pixels
+from .canvas import STRIDE
 from .database import Database, _Connection, translated
 from .describing import Json, differences
 from .errors import ConfigError, DataError, LoadError, MissingError, PgtilesError, QueryError
 from .grid import whole
 from .newtable import Progress, explained, place_of
+from .pixels import Pixels
 from .query import Layer, OpenLayer, in_pixels, over
 from .reading import Plan, located, read_batch
 from .template import compose

@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate, get_w
 
 from . import order
 from .baking import Baking, bake
-from .canvas import Pixels
 from .database import Database
 from .errors import ConfigError, PgtilesWarning
 from .newtable import Progress
+from .pixels import Pixels
 from .query import Layer
 from .reading import Batch, Plan, lost_in_words, read_batch, too_small
 from .tiles import Tiles

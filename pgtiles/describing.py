@@ -10,8 +10,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from .canvas import Mask, Pixels, Sheet
+from .canvas import Mask, Sheet
 from .errors import ConfigError
+from .pixels import Pixels
 from .query import text_of
 from .records import BoxSheet, InstanceSheet, ValueSheet
 from .timeseries import Steps

@@ -11,9 +11,10 @@ import numpy as np
 
 from . import features, ignoring, legend
 from .burning import Part, Wish, ask, burn, parts_of, small, where_of
-from .canvas import Mask, Pixels, check_dtype, fits
+from .canvas import Mask, check_dtype, fits
 from .database import Database
 from .errors import ConfigError
+from .pixels import Pixels
 from .query import OpenLayer
 from .rasters import MODE, open_rasters
 from .tiles import Tiles

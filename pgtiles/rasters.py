@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psycopg import sql
 
-from .canvas import ALIGNED, Pixels, fits
+from .canvas import ALIGNED, fits
 from .catalog import Header, in_words
 from .database import Database
 from .errors import ConfigError, MissingError
+from .pixels import Pixels
 from .query import OpenLayer, findings, guarded, relation
 from .rastersource import RasterSource, find_rasters, off_lattice, ratio_of_kind, ratios
 from .resampling import SHRINKS, doubts, kernel_of

@@ -1,7 +1,7 @@
 """The one read path: tiles and layers go in, one statement a batch, fragments come out and are pasted. No torch.
 
 Each row of a batch is (tile, layer, n, value, data) in PostgreSQL's binary COPY format. Mostly the data is a fragment, a raster
-that already lies on its tile's pixels; all that is left to do is to paste it (see `canvas`).
+that already lies on its tile's pixels; all that is left to do is to paste it (see `canvas` and `pixels`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from psycopg import sql
 
-from .canvas import UNITED
 from .database import Database
 from .errors import ConfigError, DataError, MissingError, PgtilesError, PgtilesWarning, QueryError
 from .grid import Grid
+from .pixels import UNITED
 from .query import Layer, OpenLayer, over
 from .tiles import Tiles
 

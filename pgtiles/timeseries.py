@@ -14,10 +14,11 @@ import numpy as np
 from psycopg import sql
 
 from . import catalog, query
-from .canvas import STRIDE, Arrays, Page, Pixels
+from .canvas import STRIDE, Arrays, Page
 from .catalog import Table
 from .database import Database
 from .errors import ConfigError, DataError, QueryError
+from .pixels import Pixels
 from .template import compose
 from .tiles import Tiles, instant
 

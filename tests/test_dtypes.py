@@ -5,8 +5,9 @@ import pytest
 from conftest import write_tiff
 
 from pgtiles import Grid, Imagery, Labels, Tiles, load, read
-from pgtiles.canvas import DTYPES, fits, overflows
+from pgtiles.canvas import DTYPES, fits
 from pgtiles.errors import ConfigError, DataError, PgtilesWarning
+from pgtiles.pixels import overflows
 from pgtiles.reading import Plan
 from pgtiles.wkb import PIXEL_TYPES
 

@@ -11,7 +11,7 @@ FLOORS = [
     {"template", "programs", "grid", "order", "wkb", "samples", "tile", "legend", "commonest"},
     {"tiles"},
     {"server", "rasterfile", "vectorfile", "osm2pgsql", "canvas"},
-    {"catalog", "records"},
+    {"catalog", "records", "pixels"},
     {"database"},
     {"query", "newtable", "outdb", "resampling"},
     {"features", "firstlabel", "timeseries"},
