@@ -185,6 +185,7 @@ def _prepare(db: Database, table: str, tiles: Tiles, plan: Plan, layers: Mapping
     with db.connection() as conn:
         try:
             with conn.transaction():
+                conn.execute(compose("bake_alone", name=name))
                 schema = _tables(conn, db, wanted, name, table, settings, replace)
                 rest = beside(schema, name)
                 for k in range(0, len(tiles), REGISTERED):

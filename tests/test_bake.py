@@ -8,7 +8,9 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -39,6 +41,7 @@ from pgtiles import (
     load,
     read,
 )
+from pgtiles.baking import Baking
 from pgtiles.cli import typer_app
 from pgtiles.errors import ConfigError, DataError, LoadError, MissingError, QueryError
 from pgtiles.query import over
@@ -303,6 +306,17 @@ print(bake(db, sys.argv[2], tiles, layers, connections=int(sys.argv[3]), progres
         assert sum(counts) == 200
         assert all("unchanged=0" in one for one in said)  # who finds a tile baked does not even read it
         assert ask(here, "SELECT count(DISTINCT tile_id) FROM shared_work WHERE layer = 'image'") == [(200,)]
+
+    def test_many_that_start_at_once_wait_for_one_to_make_the_tables(self, here, tiles):
+        together = threading.Barrier(6)
+
+        def start(_: int) -> Baking:
+            together.wait()
+            return bake(here, "at_once", tiles[:3], LAYERS, connections=1)
+
+        with ThreadPoolExecutor(6) as threads:
+            done = list(threads.map(start, range(6)))
+        assert sum(one.baked for one in done) == 3
 
     def test_again_does_nothing_and_other_tiles_are_added(self, world, here, tiles):
         first = bake(here, "chips", tiles[:9], LAYERS)
