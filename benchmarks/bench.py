@@ -62,7 +62,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)  # the server runs as another account
         with console.status("making the scene"):
-            scene = make(db, Path(folder), vectors=options.vectors, size=options.size)
+            scene = make(db, Path(folder), vectors=options.vectors, size=options.size, resolution=options.resolution)
         if scene.unseen:
             console.print(f"no figures for imagery that stays in a file: {scene.unseen}", markup=False)
         found = [_measure(console, work, options) for work in _works(db, scene, peers, options)]
@@ -88,6 +88,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="that a contestant reads in a round (2; quick: the tiles compared)")
     parser.add_argument("--tiles", type=int, help="at most so many of them (960; quick: 16)")
     parser.add_argument("--size", type=int, help="of the scene, in pixels (4096; quick: 1024)")
+    parser.add_argument("--resolution", type=float, default=2.5, help="of the scene, in CRS units (2.5)")
     parser.add_argument("--gdal-cache", type=int, default=8, help="MB that GDAL may keep of decoded blocks (8)")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="folder of bench.json and bench.png")
     options = parser.parse_args()

@@ -64,15 +64,15 @@ class Scene:
         return self.folder / "bench_roads.gpkg"
 
 
-def make(db: Database, folder: Path, *, vectors: str, size: int) -> Scene:
-    """Fill the database and the folder. vectors: "synthetic", "helsinki", or an .osm.pbf's path."""
+def make(db: Database, folder: Path, *, vectors: str, size: int, resolution: float) -> Scene:
+    """Fill the database and the folder. vectors: "synthetic", "helsinki", or an .osm.pbf's path; size in pixels."""
     if vectors == "synthetic":
-        scene = Scene(folder, vectors, size, 2.5, (1_050_000, 5_985_000))
+        scene = Scene(folder, vectors, size, resolution, (1_050_000, 5_985_000))
         _draw_roads(db, scene)
     else:
         x, y = _load_roads(db, samples.helsinki() if vectors == "helsinki" else Path(vectors))
-        half = size // 2 * 0.5
-        scene = Scene(folder, vectors, size, 0.5, (round(x - half), round(y + half)))
+        half = size // 2 * resolution
+        scene = Scene(folder, vectors, size, resolution, (round(x - half), round(y + half)))
     pixels = _noise(size)
     profile = {"driver": "GTiff", "width": size, "height": size, "count": 3, "dtype": "uint8", "tiled": True}
     profile |= {"blockxsize": 256, "blockysize": 256}

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from types import MappingProxyType
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -43,12 +44,13 @@ def instant(value: str | date | np.datetime64 | None) -> np.datetime64:
 
 @dataclass(frozen=True, eq=False)
 class Tiles:
-    """A set of tiles on one grid, in an order of its own: three arrays of N integers.
+    """A set of tiles on one grid, in an order of its own: a small table of arrays, with a row a tile.
 
     cols, rows: of the place where each tile begins, its upper left corner, in steps of the lattice, int64; rows count
     southwards.
     ids: what a batch calls its tiles, int64, unique; 0 to N - 1 unless given.
     times: each tile's own time in UTC, datetime64[us], NaT where one has none; None where none has (see `timed`).
+    columns: what else is known of each tile, by name: arrays of N numbers, truths, texts or times (see `with_columns`).
     """
 
     grid: Grid
@@ -56,6 +58,7 @@ class Tiles:
     rows: NDArray[np.int64]
     ids: NDArray[np.int64] = field(default=cast("NDArray[np.int64]", None))
     times: NDArray[np.datetime64] | None = None
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         ids = np.arange(len(self.cols)) if self.ids is None else self.ids
@@ -77,6 +80,17 @@ class Tiles:
             if array.dtype.kind != "M" or array.shape != (len(self),):
                 raise ConfigError(f"times: expected {len(self)} of datetime64, found an array of {array.dtype} {array.shape}")
             object.__setattr__(self, "times", array.astype("datetime64[us]"))
+        columns = {name: np.asarray(values) for name, values in self.columns.items()}
+        for name, array in columns.items():
+            if not (isinstance(name, str) and name) or array.dtype.kind not in "biufUM" or array.shape != (len(self),):
+                raise ConfigError(
+                    f"column {name!r}: expected {len(self)} numbers, truths, texts or times under a name, found an array of "
+                    f"{array.dtype} {array.shape}"
+                )
+        object.__setattr__(self, "columns", MappingProxyType(columns))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tiles, (self.grid, self.cols, self.rows, self.ids, self.times, dict(self.columns))  # a proxy does not pickle
 
     @classmethod
     def random(cls, grid: Grid, *, within: Bounds | shapely.Geometry, count: int, seed: int = 0, first_id: int = 0) -> Tiles:
@@ -177,18 +191,28 @@ class Tiles:
                 raise IndexError(f"tile {which} of {len(self)}")
             which = [int(which)]
         times = None if self.times is None else self.times[which]
-        return Tiles(self.grid, self.cols[which], self.rows[which], self.ids[which], times)
+        columns = {name: array[which] for name, array in self.columns.items()}
+        return Tiles(self.grid, self.cols[which], self.rows[which], self.ids[which], times, columns)
 
     def __add__(self, other: Tiles) -> Tiles:
-        """Both sets, one after the other; they must lie on the same grid and share no id."""
+        """Both sets, one after the other; they must lie on the same grid, share no id and have the same columns."""
         if self.grid != other.grid:
             raise ConfigError(f"tiles of two grids can't be added: {self.grid} and {other.grid}")
-        both = ((getattr(t, name) for t in (self, other)) for name in ("cols", "rows", "ids"))
-        added = Tiles(self.grid, *(np.concatenate(list(arrays)) for arrays in both))
+        if odd := sorted(self.columns.keys() ^ other.columns.keys()):
+            raise ConfigError(f"tiles can't be added: only one of both has the column {odd[0]!r}; with_columns gives it to all")
+        cols, rows, ids = (np.concatenate([getattr(t, name) for t in (self, other)]) for name in ("cols", "rows", "ids"))
+        columns = {name: np.concatenate([array, other.columns[name]]) for name, array in self.columns.items()}
+        added = Tiles(self.grid, cols, rows, ids, columns=columns)
         if self.times is None and other.times is None:
             return added
         own = [np.full(len(t), "NaT", "datetime64[us]") if t.times is None else t.times for t in (self, other)]
         return replace(added, times=np.concatenate(own))
+
+    def with_columns(self, **columns: Any) -> Tiles:
+        """The same tiles with more columns, or others of the same names: N values each, or one for all."""
+        given = {name: np.asarray(values) for name, values in columns.items()}
+        own = {name: np.broadcast_to(array, len(self)) if not array.ndim else array for name, array in given.items()}
+        return replace(self, columns={**self.columns, **own})
 
     def timed(self, times: Any) -> Tiles:
         """The same tiles with times of their own: ``tile.time`` in SQL, and what ``TimeSeries(nearest="tile")`` is near to.

@@ -1,5 +1,6 @@
 """Where tiles are: laws of the lattice, and of the sets of tiles on it. shapely, fractions and counting say what is right."""
 
+import pickle
 import warnings
 from fractions import Fraction
 from itertools import combinations
@@ -414,6 +415,31 @@ class TestSets:
         places = {40: (1, 5), 10: (2, 6), 30: (3, 7), 20: (4, 8)}
         assert pairs(some) == [places[i] for i in ids]
         assert some.grid is tiles.grid
+
+    def test_columns_go_with_their_tiles(self, tiles):
+        told = tiles.with_columns(roads=[3, 0, 7, 1], place=["a", "b", "c", "d"], seen=True)
+        assert {name: array.tolist() for name, array in told[[2, 0]].columns.items()} == {
+            "roads": [7, 3], "place": ["c", "a"], "seen": [True, True],
+        }  # fmt: skip
+        both = told[:1] + told[3:]
+        assert both.columns["roads"].tolist() == [3, 1]
+        assert both.with_columns(roads=9.5).columns["roads"].tolist() == [9.5, 9.5]
+        again = pickle.loads(pickle.dumps(told))
+        assert {name: array.tolist() for name, array in again.columns.items()}["roads"] == [3, 0, 7, 1]
+        assert told.timed("2024-03-01").columns["place"].tolist() == ["a", "b", "c", "d"]
+        with pytest.raises(TypeError):
+            told.columns["roads"] = np.zeros(4)
+
+    @pytest.mark.parametrize(
+        "values", [[1, 2], [[1], [2], [3], [4]], [object()] * 4, [None, 1, 2, 3]], ids=["few", "2d", "obj", "none"]
+    )
+    def test_columns_that_are_none(self, tiles, values):
+        with pytest.raises(ConfigError, match="column 'roads': expected 4 numbers"):
+            tiles.with_columns(roads=values)
+
+    def test_sets_of_unlike_columns_are_not_added(self, tiles):
+        with pytest.raises(ConfigError, match="only one of both has the column 'roads'"):
+            tiles[:2].with_columns(roads=1) + tiles[2:]
 
     @pytest.mark.parametrize("which", [4, -5, [0, 4], np.array([True, False])], ids=str)
     def test_taking_what_is_not_there(self, tiles, which):
