@@ -158,7 +158,7 @@ class _Work:
         """Have the user's queries fill the temporary table, in a part of the transaction that may write to nothing else."""
         statement = compose("bake_live", rows=self.plan.statement(tiles))
         try:
-            with translated(self.db.name), conn.transaction():
+            with translated(self.db), conn.transaction():
                 conn.execute("SET LOCAL transaction_read_only = on")  # which can't be taken back in here
                 conn.execute(statement, binary=True)  # by the extended protocol, which takes one statement only
             conn.heed()

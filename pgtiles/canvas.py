@@ -8,6 +8,7 @@ already lies on the tile's pixels, or what else the layer's own SQL makes of a f
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from .errors import ConfigError, DataError
 from .tiles import Tiles
-from .wkb import Raster, decode
+from .wkb import Layout, Raster, decode
 
 EXACT = 2**53  # rows bring values as float8, which holds whole numbers below it
 STRIDE = 2**20  # n of a burned row: its class's or band's place, from 0, times this, and the row's own number there
@@ -29,6 +30,7 @@ ALIGNED = 1e-3  # px: what lies nearer than this to the lattice lies on it; ST_U
 
 Window = tuple[int, int, int, int]  # first and last row, first and last column, the last ones excluded
 Arrays = dict[str, NDArray[Any] | list[NDArray[Any]]]
+Zeros = Callable[[tuple[int, ...], str], NDArray[Any]]  # of a shape and a dtype, as np.zeros
 
 
 class Page(Protocol):
@@ -52,8 +54,8 @@ class Sheet(Protocol):
     def dtype(self) -> str:
         """By NumPy's name."""
 
-    def page(self, tiles: Tiles) -> Page:
-        """An empty page for these tiles."""
+    def page(self, tiles: Tiles, zeros: Zeros = np.zeros) -> Page:
+        """An empty page for these tiles. zeros: makes the arrays that the batch will hold."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,9 @@ class Mask:
     beneath: int = 0  # how many parts, the first ones, are no features, but what is ignored around them
     coverage: int | None = None  # the part that says where anything is known
 
-    def page(self, tiles: Tiles) -> Page:
+    def page(self, tiles: Tiles, zeros: Zeros = np.zeros) -> Page:
         """An empty page for these tiles."""
-        return _MaskPage(self, tiles)
+        return _MaskPage(self, tiles, zeros)
 
 
 class Ground:
@@ -82,28 +84,40 @@ class Ground:
         self.srid, self.shape = tiles.grid.srid, tiles.grid.shape
         self.scale = (tiles.grid.pixel[0], -tiles.grid.pixel[1])
         self.corners = list(zip(bounds[:, 0].tolist(), bounds[:, 3].tolist(), strict=True))  # x, y of the upper left
+        self.layout: Layout | None = (
+            None  # of the last raster, and by how many pixels such rasters miss the lattice at their end
+        )
+        self.stretch = 0.0
 
     def window(self, raster: Raster, tile: int) -> tuple[Window, tuple[int, int]] | None:
         """Where in the tile the raster lies, and the row and column of the tile at which it begins; None where it misses it."""
-        (x, y), (sx, sy), (height, width) = self.corners[tile], self.scale, self.shape
+        (x, y), (sx, sy), (height, width), layout = self.corners[tile], self.scale, self.shape, raster.layout
         across, down = (raster.upper_left[0] - x) / sx, (raster.upper_left[1] - y) / sy
         left, top = round(across), round(down)
-        slip = max(abs(across - left), abs(down - top))
-        if raster.scale != self.scale:
-            slip += max(abs(raster.scale[0] / sx - 1) * raster.width, abs(raster.scale[1] / sy - 1) * raster.height)
-        if raster.srid != self.srid or slip > ALIGNED or raster.skew != (0, 0):
+        if layout is not self.layout:
+            self.layout, self.stretch = layout, self._stretch(layout)
+        slip = max(abs(across - left), abs(down - top)) + self.stretch
+        if slip > ALIGNED:
             raise DataError(
                 f"a raster of SRID {raster.srid}, scale {raster.scale}, skew {raster.skew} does not lie on the tile's pixels, "
                 f"SRID {self.srid}, scale {self.scale} ({slip:.3g} px off)"
             )
-        y0, y1 = max(top, 0), min(top + raster.height, height)
-        x0, x1 = max(left, 0), min(left + raster.width, width)
-        return ((y0, y1, x0, x1), (top, left)) if y0 < y1 and x0 < x1 and raster.bands else None
+        y0, y1 = max(top, 0), min(top + layout.height, height)
+        x0, x1 = max(left, 0), min(left + layout.width, width)
+        return ((y0, y1, x0, x1), (top, left)) if y0 < y1 and x0 < x1 and layout.bands else None
+
+    def _stretch(self, layout: Layout) -> float:
+        """By how many pixels more than its first one a raster's last pixel is off; infinite where it is of another kind."""
+        if layout.srid != self.srid or layout.skew != (0, 0):
+            return math.inf
+        (sx, sy), (x, y) = self.scale, layout.scale
+        return max(abs(x / sx - 1) * layout.width, abs(y / sy - 1) * layout.height)
 
 
 class _MaskPage:
-    def __init__(self, sheet: Mask, tiles: Tiles) -> None:
-        self.ground, self.array = Ground(tiles), blank(len(tiles), sheet.shape, sheet.dtype, sheet.fill)
+    def __init__(self, sheet: Mask, tiles: Tiles, zeros: Zeros) -> None:
+        self.ground = Ground(tiles)
+        self.array = filled(zeros((len(tiles), *sheet.shape), sheet.dtype), sheet.fill)
         self.sheet, self.covered = sheet, None if sheet.coverage is None else np.zeros(self.array.shape, np.bool_)
 
     def paste(self, tile: int, n: int, value: float, data: memoryview) -> bool:
@@ -157,9 +171,8 @@ def _plainly(value: float) -> str:
     return str(value).removesuffix(".0")
 
 
-def blank(n: int, shape: tuple[int, ...], dtype: str, fill: float | tuple[float, ...]) -> NDArray[Any]:
-    """An array of n tiles that hold the fill: one value, or one a band."""
-    array = np.zeros((n, *shape), dtype)
+def filled(array: NDArray[Any], fill: float | tuple[float, ...]) -> NDArray[Any]:
+    """The array, of zeros so far, with the fill in each of its pixels: one value, or one a band."""
     if np.any(fill):
         array[...] = np.reshape(fill, (-1, 1, 1)) if isinstance(fill, tuple) else fill
     return array

@@ -19,7 +19,7 @@ import psycopg
 from psycopg import conninfo, sql
 from psycopg.pq import ExecStatus, TransactionStatus
 
-from . import catalog
+from . import catalog, copyout
 from .errors import ConfigError, DatabaseError, DataError, MissingError, PgtilesError, PgtilesWarning, QueryError
 from .template import compose
 
@@ -52,6 +52,11 @@ GEOMETRIES = (
         "it, ST_Intersection(geom, <the land at hand>)",
     ),
 )
+
+
+# Dates and times without a zone mean the same on every server; jit costs more than it gives on these statements; one process
+# keeps the rows in the order that the SQL asks for.
+BEGIN = b"BEGIN READ ONLY; SET LOCAL timezone = 'UTC'; SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0"
 
 
 class _Connection(psycopg.Connection[tuple[Any, ...]]):
@@ -125,7 +130,7 @@ class Database:
         conn = conn or self._connect()
         conn.remarks.clear()
         try:
-            with translated(self.name):
+            with translated(self):
                 yield conn
         finally:
             if not conn.closed and conn.info.transaction_status != TransactionStatus.IDLE:
@@ -135,7 +140,7 @@ class Database:
                     self._idle.append(conn)
 
     def _connect(self) -> _Connection:
-        with translated(self.name):
+        with translated(self):
             return _Connection.connect(self.conninfo, autocommit=True, prepare_threshold=None)
 
     def close(self) -> None:
@@ -156,22 +161,20 @@ class Database:
         with self.connection() as conn:
             return conn.execute(statement).fetchall()
 
-    def copy(self, statement: sql.Composable) -> Iterator[bytes | bytearray | memoryview]:
+    def copy(self, statement: sql.Composable) -> Iterator[memoryview]:
         """The rows of ``COPY (statement) TO STDOUT (FORMAT binary)``, one message each, the header cut off, uncopied.
 
-        BEGIN READ ONLY, settings, COPY and COMMIT are one unit: nothing outlives it in the session, so it runs behind a
-        transaction pooler and on a standby.
+        BEGIN READ ONLY, settings, COPY and COMMIT are one message: nothing outlives it in the session, so it runs behind a
+        transaction pooler and on a standby, and there is one way to the server and back.
         """
-        with self.connection() as conn, conn.cursor() as cursor:
-            _begin(conn)
+        with self.connection() as conn:
+            script = b";\n".join([BEGIN, b"COPY (\n" + statement.as_bytes(conn) + b"\n) TO STDOUT (FORMAT binary)", b"COMMIT"])
             first = True
-            with cursor.copy(sql.SQL("COPY (\n{}\n) TO STDOUT (FORMAT binary)").format(statement)) as rows:
-                for row in rows:
-                    data = row[19:] if first else row
-                    first = False
-                    if len(data) > 2:  # all but the trailer, a field count of -1
-                        yield data
-            conn.execute("COMMIT")
+            for row in copyout.rows(conn.pgconn, script):
+                data = row[19:] if first else row
+                first = False
+                if len(data) > 2:  # all but the trailer, a field count of -1
+                    yield data
             conn.heed()
 
     def describe(self, statement: sql.Composable) -> dict[str, str]:
@@ -181,7 +184,7 @@ class Database:
         Raises `QueryError`, whose ``position`` is the 1-based character at which the server stopped.
         """
         with self.connection() as conn:
-            _begin(conn)
+            conn.execute(BEGIN)
             try:
                 text = statement.as_bytes(conn)
                 for result in (conn.pgconn.prepare(b"", text), conn.pgconn.describe_prepared(b"")):
@@ -199,7 +202,7 @@ class Database:
     def explain(self, statement: sql.Composable) -> dict[str, Any]:
         """The plan with sequential scans avoided wherever an index could serve: one that is left has no index to use."""
         with self.connection() as conn:
-            _begin(conn)
+            conn.execute(BEGIN)
             conn.execute("SET LOCAL enable_seqscan = off")
             row = conn.execute(sql.SQL("EXPLAIN (FORMAT JSON, VERBOSE) {}").format(statement)).fetchone()
             conn.execute("ROLLBACK")
@@ -287,23 +290,15 @@ def _close(idle: list[_Connection], pid: int) -> None:
         idle.pop().close()
 
 
-def _begin(conn: psycopg.Connection) -> None:
-    # dates and times without a zone mean the same on every server;
-    # jit costs more than it gives on these statements; one process keeps the rows in the order that the SQL asks for
-    conn.execute(
-        "BEGIN READ ONLY; SET LOCAL timezone = 'UTC'; SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0"
-    )
-
-
 @contextmanager
-def translated(where: str) -> Iterator[None]:
+def translated(db: Database) -> Iterator[None]:
     """Driver errors inside become pgtiles errors that say where, what, and what to do."""
     try:
         yield
     except PgtilesError:
         raise
     except psycopg.Error as error:
-        raise _translate(error, where) from error
+        raise _translate(error, db.name) from error
 
 
 def _translate(error: psycopg.Error, where: str) -> PgtilesError:

@@ -1,4 +1,4 @@
-"""`TileDataset`: batches of tensors straight out of PostGIS, for any PyTorch trainer. The only module that imports torch.
+"""`TileDataset`: batches of tensors straight out of PostGIS, for any PyTorch trainer.
 
 In each process some threads, each with a connection of its own, read batches ahead; they are handed out in the order that
 `order` says, whichever came first. So the stream is the same for any number of workers and connections.
@@ -22,14 +22,17 @@ from .baking import Baking, bake
 from .database import Database
 from .errors import ConfigError, PgtilesWarning
 from .newtable import Progress
+from .parcel import Parcel, Piece
 from .pixels import Pixels
 from .query import Layer
-from .reading import Batch, Plan, lost_in_words, read_batch, too_small
+from .reading import Plan, lost_in_words, read_batch, too_small
 from .tiles import Tiles
 from .timeseries import Steps
 
 Sample = dict[str, Any]
 Transform = Callable[[Sample, torch.Generator], Sample]
+Empty = tuple[int, ...]  # of each layer, how many of a batch's tiles nothing came to
+Read = Callable[[NDArray[np.int64]], tuple[Any, Empty]]  # of some tiles
 
 FEW = 0.01  # of the areas: that fewer cover no pixel's centre is worth no warning (`pgtiles check` tells)
 SINGLE = 16  # tiles that one statement reads where tiles are handed out one by one
@@ -87,6 +90,7 @@ class TileDataset(IterableDataset[Sample]):
         # anybody says which it is; and where the workers that loader() is about to start note what they read.
         self._epochs = _shared(3)
         self.tally: torch.Tensor | None = None
+        self._parcel = 0  # bytes of a batch, as a worker has found
 
     def __len__(self) -> int:
         """Batches in an epoch (tiles, where batch_size is None)."""
@@ -146,21 +150,35 @@ class TileDataset(IterableDataset[Sample]):
         if self.batch_size is None:  # one statement reads many tiles all the same
             mine = [np.concatenate(mine[k : k + SINGLE]) for k in range(0, len(mine), SINGLE)]
         counted = np.zeros(1 + len(self.plan.layers), int)
-        for batch in self._ahead(mine):
-            counted += (len(batch.sample["tile_id"]), *batch.empty)
-            yield from self._samples(batch.sample, epoch)
-        if get_worker_info() is not None and self.tally is not None:
+        # a batch that a worker hands on as it is read goes in one piece; our own DataLoader unpacks it
+        packed = self.tally is not None and self.batch_size is not None and self.transform is None
+        for unit, (sample, empty) in zip(mine, self._ahead(mine, self._packed if packed else self._read), strict=True):
+            counted += (len(unit), *empty)
+            yield from [sample] if packed else self._samples(sample, epoch)
+        if self.tally is not None:
             self.tally[worker] = torch.from_numpy(counted)  # the main process sums up and reports
         else:
             self.report(counted.tolist(), epoch)
 
-    def _ahead(self, units: list[NDArray[np.int64]]) -> Iterator[Batch]:
+    def _read(self, unit: NDArray[np.int64]) -> tuple[Any, Empty]:
+        batch = read_batch(self.db, self.plan, self.tiles[unit])
+        return batch.sample, batch.empty
+
+    def _packed(self, unit: NDArray[np.int64]) -> tuple[Any, Empty]:
+        """The same in a parcel. The first one of a worker is copied into it, and tells how large the next ones are."""
+        piece = Piece(self._parcel)
+        batch = read_batch(self.db, self.plan, self.tiles[unit], piece.zeros)
+        parcel = piece.pack(batch.sample)
+        self._parcel = max(self._parcel, len(parcel.bytes))
+        return parcel, batch.empty
+
+    def _ahead(self, units: list[NDArray[np.int64]], read: Read) -> Iterator[tuple[Any, Empty]]:
         """The batches in order, while threads read the next ones."""
-        waiting: deque[Future[Batch]] = deque()
+        waiting: deque[Future[tuple[Any, Empty]]] = deque()
         with ThreadPoolExecutor(self.connections, thread_name_prefix="pgtiles") as threads:
             try:
                 for unit in units:
-                    waiting.append(threads.submit(read_batch, self.db, self.plan, self.tiles[unit]))
+                    waiting.append(threads.submit(read, unit))
                     if len(waiting) > 2 * self.connections:
                         yield waiting.popleft().result()
                 while waiting:
@@ -231,7 +249,8 @@ class _Loader(DataLoader[Sample]):
         return self._summed_up(batches, epoch)
 
     def _summed_up(self, batches: Iterator[Sample], epoch: int) -> Iterator[Sample]:
-        yield from batches
+        for batch in batches:
+            yield batch.unpack() if isinstance(batch, Parcel) else batch
         self.dataset.report(self.tally.sum(dim=0).tolist(), epoch)
 
     def __len__(self) -> int:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .canvas import Arrays, Ground, Page, Window, blank
+from .canvas import Arrays, Ground, Page, Window, Zeros, filled
 from .commonest import commonest
 from .errors import DataError
 from .tiles import Tiles
-from .wkb import LIMITS, PIXEL_TYPES, decode
+from .wkb import LIMITS, PIXEL_TYPES, Layout, Raster, decode
 
 EDGED, UNITED = 2, 3  # values of warped rows: with a last band that is 0 where there is no source; joined by ST_Union
 REFUSED = {  # values of warped rows that bring no pixels, but what is wrong
@@ -44,20 +45,22 @@ class Pixels:
         values = [f"{value:g}" for value in (self.fill if isinstance(self.fill, tuple) else (self.fill,))]
         return values[0] if len(set(values)) == 1 else ", ".join(values)
 
-    def page(self, tiles: Tiles) -> Page:
+    def page(self, tiles: Tiles, zeros: Zeros = np.zeros) -> Page:
         """An empty page for these tiles."""
-        return _CountedPage(self, tiles) if self.counted > 1 else _PixelsPage(self, tiles)
+        return _CountedPage(self, tiles, zeros) if self.counted > 1 else _PixelsPage(self, tiles, zeros)
 
 
 class _PixelsPage:
-    def __init__(self, sheet: Pixels, tiles: Tiles) -> None:
+    def __init__(self, sheet: Pixels, tiles: Tiles, zeros: Zeros) -> None:
         self.ground, self.sheet = Ground(tiles), sheet
-        self.array = blank(len(tiles), (*sheet.shape[:-2], *self.ground.shape), sheet.dtype, sheet.fill)
+        shape = len(tiles), *sheet.shape[:-2], *self.ground.shape
+        self.array = filled(zeros(shape, sheet.dtype), sheet.fill)
         self.bands = self.array if len(sheet.shape) == 3 else self.array[:, None]  # the same pixels, (tile, band, row, column)
         self.fill = sheet.fill if isinstance(sheet.fill, tuple) else (sheet.fill,) * self.bands.shape[1]
         self.data = np.zeros(self.bands.shape, np.bool_) if sheet.valid else None  # where there are some
         self.careful = sheet.holes or self.data is not None  # about nodata values that are the fill anyway
-        self.plain: tuple[object, object] = None, None  # nodata values and type of which that was last found
+        self.layout: Layout | None = None  # of the last raster
+        self.plain = False  # whether such rasters are just copied
         self.tile, self.painted = -1, list[Window]()  # what the rasters before have covered, in this tile
 
     def paste(self, tile: int, n: int, value: float, data: memoryview) -> bool:
@@ -68,19 +71,21 @@ class _PixelsPage:
         raster = decode(data)
         if not (window := self.ground.window(raster, tile)):
             return False
+        if raster.layout is not self.layout:
+            self.layout, self.plain = raster.layout, self._is_plain(raster)
         (y0, y1, x0, x1), (top, left) = window
+        below = _meets(window[0], self.painted)
+        self.painted.append(window[0])
         target = self.bands[tile, :, y0:y1, x0:x1]
         pixels = raster.pixels[:, y0 - top : y1 - top, x0 - left : x1 - left]
+        if self.plain and not (value or below):
+            target[...] = pixels  # the hot path: all bands in one copy
+            return True
         there = None
         if value == EDGED:
             pixels, there = pixels[:-1], pixels[-1] != 0
         if pixels.shape[0] != target.shape[0]:
             raise DataError(f"a raster of {len(pixels)} bands, the first rows had {self.bands.shape[1]}")
-        below = any(y0 < b and a < y1 and x0 < d and c < x1 for a, b, c, d in self.painted)
-        self.painted.append((y0, y1, x0, x1))
-        if not (value or below or self.careful) and self._is_plain(raster.nodata, pixels.dtype):
-            target[...] = pixels  # the hot path: all bands in one copy
-            return True
         for number, (into, band, nodata) in enumerate(zip(target, pixels, raster.nodata, strict=False)):
             where = there
             if nodata is not None and (below or self.careful or not _same(nodata, self.fill[number])):
@@ -94,16 +99,14 @@ class _PixelsPage:
                 self.data[tile, number, y0:y1, x0:x1] |= np.True_ if where is None else where
         return True
 
-    def _is_plain(self, nodata: tuple[float | None, ...], dtype: np.dtype[Any]) -> bool:
+    def _is_plain(self, raster: Raster) -> bool:
         """Whether pixels can be copied without a look at them: they fit, and their nodata values, if any, are the fill."""
-        if (nodata, dtype) != self.plain:
-            into = self.array.dtype
-            if not (np.can_cast(dtype, into, "safe") or (into.kind == "f" and not overflows(dtype, into))):
-                return False
-            if not all(hole is None or _same(hole, fill) for hole, fill in zip(nodata, self.fill, strict=True)):
-                return False
-            self.plain = nodata, dtype
-        return True
+        stored, into = raster.pixels.dtype, self.array.dtype
+        if self.careful or raster.bands != self.bands.shape[1]:
+            return False
+        if not (np.can_cast(stored, into, "safe") or (into.kind == "f" and not overflows(stored, into))):
+            return False
+        return all(hole is None or _same(hole, fill) for hole, fill in zip(raster.nodata, self.fill, strict=True))
 
     def arrays(self, name: str) -> Arrays:
         if self.array.dtype.kind == "f" and self.careful:  # a pixel that is not a number is no data, whatever nodata is
@@ -121,9 +124,10 @@ class _PixelsPage:
 class _CountedPage:
     """A band whose pixels are counted a tile at a time: so many more come in that no batch of them should be in memory."""
 
-    def __init__(self, sheet: Pixels, tiles: Tiles) -> None:
+    def __init__(self, sheet: Pixels, tiles: Tiles, zeros: Zeros) -> None:
         shape = tuple(side // sheet.counted for side in tiles.grid.shape)
-        self.tiles, self.side, self.array = tiles, sheet.counted, blank(len(tiles), shape, sheet.dtype, sheet.fill)
+        self.tiles, self.side = tiles, sheet.counted
+        self.array = filled(zeros((len(tiles), *shape), sheet.dtype), sheet.fill)
         kind = np.result_type(*(PIXEL_TYPES[kind] for kind in sheet.stored))
         small = kind.name if np.can_cast(kind, sheet.dtype, "safe") else sheet.dtype  # what does not fit is said as it comes
         self.fine = replace(sheet, shape=tiles.grid.shape, dtype=small, fill=0, valid=True, counted=1)
@@ -173,6 +177,15 @@ def _narrowed(band: NDArray[Any], kind: str) -> NDArray[Any]:
         return band
     narrowed: NDArray[Any] = np.clip(np.rint(band) if band.dtype.kind == "f" else band, *LIMITS[kind])
     return narrowed
+
+
+def _meets(window: Window, painted: Sequence[Window]) -> bool:
+    """Whether the window shares a pixel with one of those."""
+    y0, y1, x0, x1 = window
+    for a, b, c, d in painted:  # noqa: SIM110, a generator takes longer
+        if y0 < b and a < y1 and x0 < d and c < x1:
+            return True
+    return False
 
 
 def _same(a: float, b: float) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from psycopg import sql
 
+from .canvas import Zeros
 from .database import Database
 from .errors import ConfigError, DataError, MissingError, PgtilesError, PgtilesWarning, QueryError
 from .grid import Grid
@@ -141,9 +142,9 @@ def lost_in_words(layer: OpenLayer, areas: int, lost: int, grid: Grid) -> str:
     )
 
 
-def read_batch(db: Database, plan: Plan, tiles: Tiles) -> Batch:
-    """One batch, by a plan that was opened before."""
-    canvas = _Canvas(plan, tiles)
+def read_batch(db: Database, plan: Plan, tiles: Tiles, zeros: Zeros = np.zeros) -> Batch:
+    """One batch, by a plan that was opened before. zeros: makes the arrays that it will hold, as np.zeros does."""
+    canvas = _Canvas(plan, tiles, zeros)
     try:
         for row in db.copy(plan.statement(tiles)):
             canvas.paste(row)
@@ -181,26 +182,28 @@ def _failure(db: Database, grid: Grid, layer: OpenLayer, tile: Tiles) -> Pgtiles
 class _Canvas:
     """The pages of one batch while its rows come in, tile by tile and layer by layer."""
 
-    def __init__(self, plan: Plan, tiles: Tiles) -> None:
+    def __init__(self, plan: Plan, tiles: Tiles, zeros: Zeros) -> None:
         self.layers, self.tiles = plan.layers, tiles
-        self.pages = [layer.sheet.page(tiles.at(layer.resolution)) for layer in plan.layers]
+        self.pages = [layer.sheet.page(tiles.at(layer.resolution), zeros) for layer in plan.layers]
         self.reached = [0] * len(plan.layers)
         self.united = [0] * len(plan.layers)
-        self.at = (-1, -1, 0)  # layer, tile and n of the last row
+        self.at = (-1, -1)  # layer and tile of the last row
+        self.n = 0  # of the last row
         self.joined = False  # whether ST_Union joined anything of it, as for met
         self.met = False  # whether anything of this layer has come into this tile
 
     def paste(self, row: bytes | bytearray | memoryview) -> None:
         """Take a row apart, and have its layer's page paste it."""
-        *head, length = ROW.unpack_from(row) if len(row) >= ROW.size else (0,) * 10
-        fields, l1, tile, l2, number, l3, n, l4, value = head
+        if len(row) < ROW.size:
+            raise self._null(row)
+        fields, l1, tile, l2, number, l3, n, l4, value, length = ROW.unpack_from(row)
         if (fields, l1, l2, l3, l4) != ROW_LENGTHS or length != len(row) - ROW.size:
             raise self._null(row)
-        if (number, tile) != self.at[:2]:
-            self.met = self.joined = False
-        elif n <= self.at[2]:
-            raise DataError(f"{self._where(number, tile)}: the server sent row {n} after {self.at[2]}")
-        self.at = (number, tile, n)
+        if (number, tile) != self.at:
+            self.at, self.met, self.joined = (number, tile), False, False
+        elif n <= self.n:
+            raise DataError(f"{self._where(number, tile)}: the server sent row {n} after {self.n}")
+        self.n = n
         try:
             met = self.pages[number].paste(tile, n, value, memoryview(row)[ROW.size :])
         except DataError as error:

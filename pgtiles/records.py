@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .canvas import EXACT, Arrays, Ground, fits
+from .canvas import EXACT, Arrays, Ground, Zeros, fits
 from .errors import DataError
 from .tiles import Tiles
 from .wkb import decode
@@ -35,7 +35,7 @@ class BoxSheet:
         """Of the boxes; their labels and ids are int64."""
         return "float32"
 
-    def page(self, tiles: Tiles) -> BoxPage:
+    def page(self, tiles: Tiles, zeros: Zeros = np.zeros) -> BoxPage:
         """An empty page for these tiles."""
         return BoxPage(len(tiles))
 
@@ -51,9 +51,9 @@ class InstanceSheet:
         """Of the map, the labels and the ids."""
         return "int64"
 
-    def page(self, tiles: Tiles) -> InstancePage:
+    def page(self, tiles: Tiles, zeros: Zeros = np.zeros) -> InstancePage:
         """An empty page for these tiles."""
-        return InstancePage(tiles)
+        return InstancePage(tiles, zeros)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class ValueSheet:
         """Of one tile."""
         return () if self.length is None else (self.length,)
 
-    def page(self, tiles: Tiles) -> ValuePage:
+    def page(self, tiles: Tiles, zeros: Zeros = np.zeros) -> ValuePage:
         """An empty page for these tiles."""
         return ValuePage(self, len(tiles))
 
@@ -99,9 +99,9 @@ class BoxPage:
 class InstancePage:
     """A map, labels and ids while they come in."""
 
-    def __init__(self, tiles: Tiles) -> None:
+    def __init__(self, tiles: Tiles, zeros: Zeros) -> None:
         self.ground = Ground(tiles)
-        self.map = np.zeros((len(tiles), *tiles.grid.shape), "int64")
+        self.map = zeros((len(tiles), *tiles.grid.shape), "int64")
         self.named = [dict[int, tuple[int, int]]() for _ in range(len(tiles))]  # label and id, by the feature's number
 
     def paste(self, tile: int, n: int, value: float, data: memoryview) -> bool:

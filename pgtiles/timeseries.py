@@ -14,7 +14,7 @@ import numpy as np
 from psycopg import sql
 
 from . import catalog, query
-from .canvas import STRIDE, Arrays, Page
+from .canvas import STRIDE, Arrays, Page, Zeros
 from .catalog import Table
 from .database import Database
 from .errors import ConfigError, DataError, QueryError
@@ -188,15 +188,16 @@ class Steps:
         """The fill in words."""
         return self.pixels.filled
 
-    def page(self, tiles: Tiles) -> Page:
+    def page(self, tiles: Tiles, zeros: Zeros = np.zeros) -> Page:
         """An empty page for these tiles."""
-        return _StepsPage(self, tiles)
+        return _StepsPage(self, tiles, zeros)
 
 
 class _StepsPage:
-    def __init__(self, sheet: Steps, tiles: Tiles) -> None:
+    def __init__(self, sheet: Steps, tiles: Tiles, zeros: Zeros) -> None:
         self.shape = len(tiles), sheet.steps
-        self.page = sheet.pixels.page(Tiles(tiles.grid, tiles.cols.repeat(sheet.steps), tiles.rows.repeat(sheet.steps)))
+        each = Tiles(tiles.grid, tiles.cols.repeat(sheet.steps), tiles.rows.repeat(sheet.steps))
+        self.page = sheet.pixels.page(each, zeros)
         self.seconds, self.missing = np.full(self.shape, np.nan), np.ones(self.shape, np.bool_)
 
     def paste(self, tile: int, n: int, value: float, data: memoryview) -> bool:

@@ -64,6 +64,8 @@ def _kind(number: int, order: str) -> _Kind:
 
 
 _HEADERS: Final = (struct.Struct(">BHH6diHH"), struct.Struct("<BHH6diHH"))  # by the byte order's number
+_CORNER: Final = 21  # where the header has the upper left corner, two f64
+_CORNERS: Final = (struct.Struct(">dd"), struct.Struct("<dd"))
 _KINDS: Final = tuple(tuple(_kind(number, order) for number in range(len(_TYPES))) for order in "><")
 PIXEL_TYPES: Final = {name: np.dtype(code) for name, code in _TYPES}
 """NumPy type of each pixel type, by its PostGIS name."""
@@ -79,44 +81,91 @@ class OutDb(NamedTuple):
     band: int
 
 
-_Band = tuple[_Kind, Number | None, OutDb | None, int]  # type, nodata, file, offset of the pixels
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class Raster:
-    """One decoded raster. Lengths are in units of its SRID; pairs are (x, y)."""
+class Layout:
+    """What the rasters of a table mostly have in common: all but where they lie, and their pixels. Pairs are (x, y).
 
-    scale: tuple[float, float]
-    """Size of a pixel; y is negative in a north-up raster."""
-    upper_left: tuple[float, float]
-    """Outer corner of the first pixel, not its centre."""
-    skew: tuple[float, float]
+    Rasters that are decoded one after the other share theirs, so that what is found of one need not be asked of the next.
+    """
+
+    scale: Pair
+    """Size of a pixel in units of the SRID; y is negative in a north-up raster."""
+    skew: Pair
     srid: int
     """0: none."""
     width: int
     height: int
-    _bands: tuple[_Band, ...] = field(repr=False)
-    _pixels: Pixels | None = field(repr=False)  # None where a band is out-db
+    pixel_types: tuple[str, ...]
+    """Per band, by PostGIS's names: ``8BUI``, ``32BF``, …"""
+    nodata: tuple[Number | None, ...]
+    """Per band; None where it has no nodata value."""
+    outdb: tuple[OutDb | None, ...]
+    """Per band; None where the pixels are in the raster itself."""
+    _kinds: tuple[_Kind, ...] = field(repr=False)
+    _heads: tuple[tuple[slice, bytes], ...] = field(repr=False)  # where each band's flags and nodata value are, and what
+    _size: int = field(repr=False)  # of the whole raster, in bytes
+    _strides: tuple[int, int, int] | None = field(repr=False)  # of the pixels, where one array is all of them
+    _plain: bool = field(repr=False)  # whether there is nothing more to know of the pixels than that array
 
     @property
     def bands(self) -> int:
         """Number of bands."""
-        return len(self._bands)
+        return len(self._kinds)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Raster:
+    """One decoded raster: a `Layout`, whose properties it has too, a place, and pixels."""
+
+    layout: Layout
+    upper_left: Pair
+    """Outer corner of the first pixel, not its centre, in units of the SRID."""
+    _pixels: Pixels | None = field(repr=False)  # None where a band is out-db
+
+    @property
+    def scale(self) -> Pair:
+        """As in `Layout`, as are the next ones."""
+        return self.layout.scale
+
+    @property
+    def skew(self) -> Pair:
+        """Pair."""
+        return self.layout.skew
+
+    @property
+    def srid(self) -> int:
+        """0: none."""
+        return self.layout.srid
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return self.layout.width
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return self.layout.height
+
+    @property
+    def bands(self) -> int:
+        """Number of bands."""
+        return self.layout.bands
 
     @property
     def pixel_types(self) -> tuple[str, ...]:
-        """Per band, by PostGIS's names: ``8BUI``, ``32BF``, …"""
-        return tuple(band[0].name for band in self._bands)
+        """Per band."""
+        return self.layout.pixel_types
 
     @property
     def nodata(self) -> tuple[Number | None, ...]:
-        """Per band; None where it has no nodata value."""
-        return tuple(band[1] for band in self._bands)
+        """Per band."""
+        return self.layout.nodata
 
     @property
     def outdb(self) -> tuple[OutDb | None, ...]:
-        """Per band; None where the pixels are in the raster itself."""
-        return tuple(band[2] for band in self._bands)
+        """Per band."""
+        return self.layout.outdb
 
     @property
     def pixels(self) -> Pixels:
@@ -138,6 +187,10 @@ class Raster:
         return self._pixels
 
 
+_MANY: Final = 256
+_known: dict[bytes, Layout] = {}  # by the bytes that say them, of the last rasters that were decoded
+
+
 def decode(buffer: bytes | bytearray | memoryview) -> Raster:
     """The raster in ``buffer``: one whole raster WKB, as of ``rast::bytea`` or ``ST_AsBinary(rast)``.
 
@@ -147,41 +200,72 @@ def decode(buffer: bytes | bytearray | memoryview) -> Raster:
         WKBError: the buffer is not one raster, to the byte: it is cut off, goes on, or has an unknown version or type.
 
     """
-    # On the hot path, thousands a second: one unpack for the header, and little Python for a band.
+    # On the hot path, thousands a second: a raster that begins as another one did, but for its corner, is laid out like it.
     view = _bytes(buffer)
-    end = len(view)
-    if end < _HEADER_SIZE:
-        raise WKBError(f"raster WKB is cut off: {end} bytes, but its header alone has {_HEADER_SIZE}")
-    order = view[0]
+    if len(view) < _HEADER_SIZE:
+        raise WKBError(f"raster WKB is cut off: {len(view)} bytes, but its header alone has {_HEADER_SIZE}")
+    key = bytes(view[:_CORNER]) + bytes(view[_CORNER + 16 : _HEADER_SIZE])
+    layout = _known.get(key)
+    if layout is None or not _alike(view, layout):
+        layout = _parse(view)
+        if not any(layout.outdb):
+            if len(_known) >= _MANY:
+                _known.clear()
+            _known[key] = layout
+    corner = _CORNERS[view[0]].unpack_from(view, _CORNER)
+    return Raster(layout, corner, _pixels(view, layout))
+
+
+def _alike(view: memoryview, layout: Layout) -> bool:
+    """Whether the raster's bands are laid out so, too, of which only the header is known to be the same."""
+    if len(view) != layout._size:
+        return False
+    for where, head in layout._heads:  # noqa: SIM110, a generator takes longer
+        if view[where] != head:
+            return False
+    return True
+
+
+def _parse(view: memoryview) -> Layout:
+    """The layout of a raster, all of whose parts are checked."""
+    end, order = len(view), view[0]
     if order > 1:
         raise WKBError(f"byte 0 of raster WKB is its byte order, 0 (big endian) or 1 (little endian), not {order}")
-    _, version, bands, sx, sy, ulx, uly, kx, ky, srid, width, height = _HEADERS[order].unpack_from(view)
+    _, version, bands, sx, sy, _, _, kx, ky, srid, width, height = _HEADERS[order].unpack_from(view)
     if version:
         raise WKBError(f"bytes 1 and 2 of raster WKB are its version, which is always 0, not {version}")
-
-    kinds, size = _KINDS[order], width * height
-    found, offset, inside = [], _HEADER_SIZE, True
+    known, size, offset = _KINDS[order], width * height, _HEADER_SIZE
+    kinds, nodata, outdb, heads = list[_Kind](), list[Number | None](), list[OutDb | None](), list[tuple[slice, bytes]]()
     for number in range(1, bands + 1):
         if offset >= end:
             raise WKBError(f"raster WKB is cut off: {end} bytes, but band {number} of {bands} begins at {offset}")
         flags = view[offset]
         if (code := flags & _TYPE) > 11:
             raise WKBError(f"band {number}, at byte {offset}, has pixel type {code}: known are 0 to 11")
-        kind = kinds[code]
+        kind = known[code]
         start = offset + 1 + kind.size
         if start > end:
             raise WKBError(f"raster WKB is cut off: {end} bytes, within band {number}'s nodata value at {offset + 1}")
-        nodata = kind.value.unpack_from(view, offset + 1)[0] if flags & _HAS_NODATA else None
+        kinds.append(kind)
+        nodata.append(kind.value.unpack_from(view, offset + 1)[0] if flags & _HAS_NODATA else None)
+        heads.append((slice(offset, start), bytes(view[offset:start])))
         if flags & _OUTDB:
-            inside, (file, offset) = False, _outdb(view, start, number)
+            file, offset = _outdb(view, start, number)
+            outdb.append(file)
         else:
-            file, offset = None, start + size * kind.size
-        found.append((kind, nodata, file, start))
+            outdb.append(None)
+            offset = start + size * kind.size
     if offset != end:
         wrong = "cut off" if offset > end else "followed by other bytes"
         raise WKBError(f"raster WKB is {wrong}: {end} bytes, but {bands} bands of {width} x {height} end at {offset}")
-    pixels = _pixels(view, found, height, width) if inside else None
-    return Raster((sx, sy), (ulx, uly), (kx, ky), srid, width, height, tuple(found), pixels)
+    names = tuple(kind.name for kind in kinds)
+    strides, inside = None, not any(outdb)
+    if inside and kinds and all(kind.dtype == kinds[0].dtype for kind in kinds):
+        pixel = kinds[0].size  # bands of one width lie at equal distances: one strided view is all of them
+        strides = (1 + pixel * (1 + size), width * pixel, pixel)
+    plain = strides is not None and not any(kind.narrow for kind in kinds)
+    given = names, tuple(nodata), tuple(outdb), tuple(kinds), tuple(heads), end, strides, plain
+    return Layout((sx, sy), (kx, ky), srid, width, height, *given)
 
 
 def _bytes(buffer: bytes | bytearray | memoryview) -> memoryview:
@@ -189,7 +273,8 @@ def _bytes(buffer: bytes | bytearray | memoryview) -> memoryview:
     if isinstance(buffer, str):
         raise WKBError("raster WKB is bytes, not text: select rast::bytea or ST_AsBinary(rast), not rast itself")
     try:
-        view = memoryview(buffer).toreadonly()
+        view = memoryview(buffer)
+        view = view if view.readonly else view.toreadonly()
         return view if view.format == "B" and view.ndim == 1 and view.contiguous else view.cast("B")
     except TypeError as error:
         raise WKBError(f"raster WKB is contiguous bytes, not {type(buffer).__name__}: {error}") from None
@@ -206,19 +291,21 @@ def _outdb(view: memoryview, start: int, number: int) -> tuple[OutDb, int]:
     return OutDb(text, struct.unpack_from("b", view, start)[0]), start + 2 + found
 
 
-def _pixels(view: memoryview, bands: Sequence[_Band], height: int, width: int) -> Pixels:
-    """The pixels (bands, height, width) of in-db bands."""
-    if not bands:
-        return np.empty((0, height, width), np.uint8)
-    kinds = [band[0] for band in bands]
-    first, start = kinds[0], bands[0][3]
-    if kinds.count(first) == len(kinds) or all(kind.dtype == first.dtype for kind in kinds):
-        # Bands of one width lie at equal distances: one strided view is all of them.
-        strides = (1 + first.size * (1 + height * width), width * first.size, first.size)
-        pixels = np.ndarray((len(bands), height, width), first.dtype, view, start, strides)
-    else:
-        pixels = np.stack([np.ndarray((height, width), kind.dtype, view, start) for kind, _, _, start in bands])
+def _pixels(view: memoryview, layout: Layout) -> Pixels | None:
+    """The pixels (bands, height, width); None where a band's are in a file."""
+    kinds, height, width, strides = layout._kinds, layout.height, layout.width, layout._strides
+    if strides is not None:
+        pixels = np.ndarray((len(kinds), height, width), kinds[0].dtype, view, layout._heads[0][0].stop, strides)
+        if layout._plain:
+            return pixels
+    elif any(layout.outdb):
+        return None
+    elif kinds:
+        each = zip(kinds, layout._heads, strict=True)
+        pixels = np.stack([np.ndarray((height, width), kind.dtype, view, where.stop) for kind, (where, _) in each])
         pixels.flags.writeable = False
+    else:
+        return np.empty((0, height, width), np.uint8)
     for number, kind in enumerate(kinds):
         if kind.narrow and (pixels[number] > kind.high).any():
             most = pixels[number].max()

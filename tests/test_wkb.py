@@ -219,7 +219,7 @@ def test_buffers_of_all_kinds(kind):
 
 def test_a_raster_is_frozen():
     with pytest.raises(FrozenInstanceError):
-        decode(wkb(0, 0)).srid = 1
+        decode(wkb(0, 0)).upper_left = (0, 0)
 
 
 # Out-db bands
@@ -245,9 +245,9 @@ def test_outdb_paths_end():
 
 def test_many_outdb_bands_take_no_longer_than_their_length():
     paths = bytes([0x84, 0, 0, 97, 0]) * 65535  # 0.3 MB: 10 GB, were each band to copy what follows it
-    start = time.perf_counter()
+    start = time.process_time()
     assert decode(wkb(9, 9, paths, count=65535)).bands == 65535
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 # Broken input: what other parsers swallow
