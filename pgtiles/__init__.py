@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from .grid import Grid
     from .imagery import Imagery
     from .labels import Labels, Vectors
+    from .normalize import Normalize
     from .reading import read
     from .server import LocalServer
+    from .statistics import Statistics
     from .targets import Boxes, Instances, Value
     from .tiles import Split, Tiles
     from .timeseries import TimeSeries
@@ -34,7 +36,9 @@ _HOME = {
     "Instances": "targets",
     "Labels": "labels",
     "LocalServer": "server",
+    "Normalize": "normalize",
     "Split": "tiles",
+    "Statistics": "statistics",
     "TileDataset": "dataset",
     "Tiles": "tiles",
     "TimeSeries": "timeseries",
@@ -46,8 +50,9 @@ _HOME = {
 }
 
 __all__ = [
-    "Baked", "Boxes", "Database", "Grid", "Imagery", "Instances", "Labels", "LocalServer", "Split", "TileDataset", "Tiles",
-    "TimeSeries", "Value", "Vectors", "bake", "baked", "errors", "load", "plot", "read", "samples", "targets", "tile",
+    "Baked", "Boxes", "Database", "Grid", "Imagery", "Instances", "Labels", "LocalServer", "Normalize", "Split", "Statistics",
+    "TileDataset", "Tiles", "TimeSeries", "Value", "Vectors", "bake", "baked", "errors", "load", "plot", "read", "samples",
+    "targets", "tile",
 ]  # fmt: skip
 
 

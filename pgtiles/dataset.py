@@ -21,11 +21,13 @@ from . import order
 from .baking import Baking, bake
 from .database import Database
 from .errors import ConfigError, PgtilesWarning
+from .measuring import measure
 from .newtable import Progress
 from .parcel import Parcel, Piece
 from .pixels import Pixels
 from .query import Layer
 from .reading import Plan, lost_in_words, read_batch, too_small
+from .statistics import Statistics
 from .tiles import Tiles
 from .timeseries import Steps
 
@@ -125,6 +127,14 @@ class TileDataset(IterableDataset[Sample]):
             self.db, table, self.tiles, self.layers, refresh=refresh, replace=replace, connections=self.connections,
             progress=progress,
         )  # fmt: skip
+
+    def statistics(self, *, tiles: float | None = None, seed: int = 0, progress: Progress | None = None) -> Statistics:
+        """What the layers' pixels are like: means, spreads and quantiles of bands, shares and areas of classes.
+
+        tiles: how many of the dataset's tiles to read, drawn by the seed, or a share of them as a float; all unless given.
+        progress: is told tiles read and tiles to read, by the threads that read, one at a time.
+        """
+        return measure(self, sample=tiles, seed=seed, progress=progress)
 
     def close(self) -> None:
         """Close the connections that this process holds."""

@@ -8,8 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "pgtiles"
 FLOORS = [
     {"errors"},
-    {"template", "programs", "grid", "order", "wkb", "samples", "tile", "legend", "commonest"},
-    {"tiles"},
+    {"template", "programs", "grid", "order", "wkb", "samples", "tile", "legend", "commonest", "bins", "clusters"},
+    {"tiles", "moments"},
     {"server", "rasterfile", "vectorfile", "osm2pgsql", "canvas", "copyout"},
     {"catalog", "records", "pixels"},
     {"database"},
@@ -18,9 +18,9 @@ FLOORS = [
     {"rastersource", "burning", "rastertable", "vectortable", "osmtables", "describing"},
     {"ignoring", "rasters"},
     {"imagery", "labels", "sampletables", "chiptable", "bakedtable"},
-    {"reading", "load", "targets"},
-    {"baking", "parcel"},
-    {"dataset", "plot", "view"},
+    {"reading", "load", "targets", "statistics"},
+    {"baking", "measuring", "parcel"},
+    {"dataset", "normalize", "plot", "view"},
     {"starter"},
     {"cli"},
     {"__init__", "__main__"},
