@@ -130,6 +130,14 @@ def small(found: Sequence[Found], grid: Grid) -> str:
     return select.as_string(None)
 
 
+def given(found: Sequence[Found], grid: Grid) -> str:
+    """The SELECT that gives the features of the parts on the relation tiles, one by one, to explain a tile."""
+    every = (
+        features.given(one.rows, grid, _value(one)[1], _geometry(one, grid), one.part.name) for one in found if not one.again
+    )
+    return "\nUNION ALL\n".join(every)
+
+
 def where_of(found: Sequence[Found], grid: Grid) -> str:
     """Where the features lie, in words."""
     return features.where_it_lies((one.rows.srid for one in found), grid, "burned on the tile's pixels")
@@ -146,7 +154,8 @@ def _ask(db: Database, tiles: Tiles, part: Part, wish: Wish) -> Found:
         kinds = {c.type for c in table.columns if wish.column in (None, c.name)}
         if "raster" in kinds and not kinds & {"geometry", "geography"}:
             return _held(Found(part, features.Rows("", srid, sql.Composed([]), {"rast": "raster"}), None))
-        srid, text = features.of_table(db, table, value=part.value, where=part.where, column=wish.column)
+        key = table.primary_key[0] if len(table.primary_key) == 1 else None  # names a row, to explain a tile; nothing reads it
+        srid, text = features.of_table(db, table, value=part.value, where=part.where, column=wish.column, id_=key)
     else:
         text = query.text_of(part.source)
     rows = features.rows(db, tiles, text, srid, reach=None if wish.buffer is None else max(wish.buffer, 0))
@@ -170,22 +179,29 @@ def _held(found: Found) -> Found:
 
 
 def _select(found: Found, rank: int, grid: Grid, *, alone: bool) -> sql.Composed:
-    columns, geometry = found.rows.columns, features.geometry(grid)
-    if found.part.value_of_all is None:
-        value = features.value(columns, found.part.value)
-    else:
-        columns, value = {}, sql.Literal(found.part.value_of_all)
-    if found.buffer is not None:
-        metres = sql.SQL(
-            "ST_Scale(ST_Buffer(ST_Scale({}, tile.metre_x, tile.metre_y), {}::float8), 1 / tile.metre_x, 1 / tile.metre_y)"
-        )
-        geometry = metres.format(geometry, found.buffer)
+    columns, value = _value(found)
     priority: sql.Composable = sql.SQL("0::int8")
     if "priority" in columns:
         priority = sql.SQL("u.priority") if alone else compose("features_priority")
     return compose(
-        "features", rank=rank, source=found.rows.source, geometry=geometry, value=value, priority=priority,
+        "features", rank=rank, source=found.rows.source, geometry=_geometry(found, grid), value=value, priority=priority,
     )  # fmt: skip
+
+
+def _value(found: Found) -> tuple[dict[str, str], sql.Composable]:
+    """The columns that say what a row burns, and what it burns."""
+    if found.part.value_of_all is None:
+        return found.rows.columns, features.value(found.rows.columns, found.part.value)
+    return {}, sql.Literal(found.part.value_of_all)
+
+
+def _geometry(found: Found, grid: Grid) -> sql.Composed:
+    """A row's geometry in the tiles' SRID, buffered where asked."""
+    geometry = features.geometry(grid)
+    if found.buffer is None:
+        return geometry
+    metres = "ST_Scale(ST_Buffer(ST_Scale({}, tile.metre_x, tile.metre_y), {}::float8), 1 / tile.metre_x, 1 / tile.metre_y)"
+    return sql.SQL(metres).format(geometry, found.buffer)
 
 
 def _burnt(number: int, rows: Sequence[sql.Composed], grid: Grid, wish: Wish) -> sql.Composed:

@@ -27,16 +27,18 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from . import __version__, baking
+from . import __version__, baking, reports
 from . import load as loading
+from .checking import Report, size_of
 from .database import Database
 from .errors import ConfigError, PgtilesError, PgtilesWarning
+from .explaining import why as explain
 from .legend import colours_of
-from .reading import Plan, lost_in_words, read_batch, too_small
+from .reading import Plan, read_batch
 from .server import LocalServer
 from .starter import PICTURE, propose
 from .template import folder
-from .view import Url, View, command_line, size_of, viewing
+from .view import Url, View, command_line, viewing
 
 typer_app = typer.Typer(
     no_args_is_help=True, invoke_without_command=True, pretty_exceptions_enable=False, add_completion=False,
@@ -51,6 +53,9 @@ Home = Annotated[Path | None, typer.Option("--path", help="Folder of the server;
 Srid = Annotated[int | None, typer.Option(help="EPSG code, where the file doesn't say it or says it wrongly.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace a table that is already there.")]
 Count = Annotated[int, typer.Option(help="How many tiles.")]
+Connections = Annotated[int, typer.Option(min=1, help="As the training will open in each process.")]
+Workers = Annotated[int, typer.Option(min=0, help="As the training's DataLoader will have; 0 is none.")]
+Json = Annotated[bool, typer.Option("--json", help="All of it as JSON, for machines.")]
 Picture = Annotated[Path, typer.Option("--out", help="Where the PNG goes.")]
 
 
@@ -231,9 +236,45 @@ def sql(view: View, count: Count = 2) -> None:
 
 @typer_app.command()
 @viewing
-def check(view: View, count: Count = 64) -> None:
-    """Say for each layer which path its pixels take, and why; and what would make it faster."""
-    _check(_database(view.url), view, count)
+def check(view: View, count: Count = 64, connections: Connections = 2, workers: Workers = 0, as_json: Json = False) -> None:
+    """Say how each layer is read, how fast, and what is wrong, with SQL that mends it; exit code 1 where there is a problem."""
+    if not _check(_database(view.url), view, count, connections, workers, as_json=as_json).ok:
+        raise typer.Exit(1)
+
+
+@typer_app.command()
+@viewing
+def why(
+    view: View,
+    tile: Annotated[str, typer.Argument(help="The tile's number among --count at random; or x,y in the tiles' SRID.")],
+    count: Count = 64,
+    output: Annotated[Path | None, typer.Option("--out", help="Where a PNG of the tile goes.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Explain one tile: which rows made it, or why it is empty; its SQL, its plan, its picture."""
+    db = _database(view.url)
+    found = explain(db, *view.tile(db, tile, count))
+    (reports.show_json if as_json else reports.show_why)(out, found)
+    if output:
+        found.plot(output)
+
+
+@typer_app.command()
+@viewing
+def bench(
+    view: View,
+    count: Count = 256,
+    rounds: Annotated[int, typer.Option(min=1, help="Each case in turn in each; medians are shown.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Measure tiles per second with 1 to 3 connections, in this process and in 2 workers, beside a COPY thrown away."""
+    from .benching import bench  # brings torch
+
+    db = _database(view.url)
+    tiles, layers = view.look(db, count)
+    with _progress("cases") as progress:
+        found = bench(db, tiles, layers, rounds=rounds, progress=progress)
+    (reports.show_json if as_json else reports.show_bench)(out, found)
 
 
 @typer_app.command()
@@ -269,27 +310,11 @@ def _preview(db: Database, view: View, count: int, output: Path, classes: Mappin
     _say_empty(plan, np.array(batch.empty), len(tiles))
 
 
-def _check(db: Database, view: View, count: int) -> None:
-    tiles, plan = view.open(db, count)
-    with err.status(f"reading {len(tiles)} tiles"):
-        batches = [read_batch(db, plan, tiles[k : k + 8])[1:] for k in range(0, len(tiles), 8)]
-    empty, united = np.sum(batches, axis=0)
-    out.print(f"{db.name}: {len(tiles)} tiles of {size_of(tiles)}", markup=False)
-    table = Table("layer", "path", "tile", "dtype", "empty", "why")
-    for layer, none in zip(plan.layers, empty, strict=True):
-        shape = " × ".join("n" if side is None else str(side) for side in layer.sheet.shape)
-        table.add_row(layer.name, layer.path, shape, layer.sheet.dtype, f"{none} of {len(tiles)}", escape(layer.why))
-    out.print(table)
-    for layer, slow in zip(plan.layers, united, strict=True):
-        if slow:
-            out.print(
-                f"layer '{layer.name}': {slow} of {len(tiles)} tiles joined by ST_Union, which is slower: scenes overlap, "
-                "leave holes or differ in nodata, or the bands differ in type", markup=False,
-            )  # fmt: skip
-    for layer, areas, lost in too_small(db, plan, tiles):
-        if lost:
-            out.print(lost_in_words(layer, areas, lost, plan.grid), markup=False)
-    _say_empty(plan, empty, len(tiles))
+def _check(db: Database, view: View, count: int, connections: int = 2, workers: int = 0, *, as_json: bool = False) -> Report:
+    with err.status(f"reading {count} tiles"):
+        report = view.check(db, count, connections, workers)
+    (reports.show_json if as_json else reports.show_check)(out, report)
+    return report
 
 
 def _say_empty(plan: Plan, empty: NDArray[Any], count: int) -> None:

@@ -208,6 +208,18 @@ class Database:
             conn.execute("ROLLBACK")
         return dict(row[0][0]["Plan"]) if row else {}
 
+    def ran(self, statement: sql.Composable, *, timing: bool = False) -> str:
+        """What EXPLAIN (ANALYZE, BUFFERS) says of a statement: it runs, and its rows are thrown away on the server.
+
+        timing: of each node too, which makes it slower.
+        """
+        with self.connection() as conn:
+            conn.execute(BEGIN)
+            options = sql.SQL("ANALYZE, BUFFERS, TIMING {}").format(sql.SQL("on" if timing else "off"))
+            rows = conn.execute(sql.SQL("EXPLAIN ({}) {}").format(options, statement)).fetchall()
+            conn.execute("ROLLBACK")
+        return "\n".join(line for (line,) in rows)
+
     # -- what is there
 
     def table(self, name: str) -> catalog.Table:

@@ -19,8 +19,10 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate, get_w
 
 from . import order
 from .baking import Baking, bake
+from .checking import Report, check
 from .database import Database
 from .errors import ConfigError, PgtilesWarning
+from .explaining import Why, why
 from .measuring import measure
 from .newtable import Progress
 from .parcel import Parcel, Piece
@@ -135,6 +137,17 @@ class TileDataset(IterableDataset[Sample]):
         progress: is told tiles read and tiles to read, by the threads that read, one at a time.
         """
         return measure(self, sample=tiles, seed=seed, progress=progress)
+
+    def check(self, *, num_workers: int = 0) -> Report:
+        """The pre-flight: how each layer is read, how fast, and what is wrong, with the SQL that mends it; as `pgtiles check`.
+
+        num_workers: as the loader will have.
+        """
+        return check(self.db, self.tiles, self.layers, connections=self.connections, workers=num_workers)
+
+    def why(self, tile_id: int) -> Why:
+        """Explain one tile, by the id that a batch calls it: which rows made it, or why it is empty; as `pgtiles why`."""
+        return why(self.db, self.tiles, self.layers, tile_id)
 
     def close(self) -> None:
         """Close the connections that this process holds."""

@@ -24,6 +24,10 @@ class QueryError(PgtilesError, ValueError):
     position: int | None = None  # 1-based character of the statement at which the server stopped
 
 
+class SridError(QueryError):
+    """A query searches a table in another SRID than the table's: it would find nothing, and nothing would say so."""
+
+
 class DataError(PgtilesError, ValueError):
     """What the database holds or returned does not fit the tile: SRID, lattice, pixel type or value."""
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Source = str | Select[Any] | TextClause
 
 WHOLE = frozenset({"int2", "int4", "int8"})
+MOST = 1000  # features that are told one by one
 NUMBERS = WHOLE | {"float4", "float8", "numeric", "bool"}
 
 
@@ -98,6 +99,16 @@ def whole(columns: dict[str, str], name: str) -> sql.Composable | None:
 def geometry(grid: Grid) -> sql.Composed:
     """A row's geometry in the tiles' SRID."""
     return sql.SQL("ST_Transform(ST_Force2D(u.geom::geometry), {}::int4)").format(grid.srid)
+
+
+def given(rows: Rows, grid: Grid, value: sql.Composable, shape: sql.Composable | None = None, part: str = "") -> str:
+    """The SELECT that gives a query's features on the relation tiles, one by one, to explain a tile."""
+    named = [name for name, kind in rows.columns.items() if kind not in {"geometry", "geography", "raster", "bytea"}]
+    row = sql.SQL(", ").join(sql.SQL("{}, u.{}").format(name, sql.Identifier(name)) for name in named[:40])
+    return compose(
+        "why_features", part=part, row=sql.SQL("jsonb_build_object({})").format(row), value=value, source=rows.source,
+        geometry=shape or geometry(grid), most=MOST,
+    ).as_string(None)  # fmt: skip
 
 
 def singles(row: str) -> sql.Composed:

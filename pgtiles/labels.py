@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from . import features, ignoring, legend
-from .burning import Part, Wish, ask, burn, parts_of, small, where_of
+from .burning import Part, Wish, ask, burn, given, parts_of, small, where_of
 from .canvas import Mask, check_dtype, fits
 from .database import Database
 from .errors import ConfigError
@@ -89,8 +89,8 @@ class Labels:
         if self.classes is not None and not self._is_table:
             raise ConfigError("classes= go with a table's name; queries of classes are Labels({'road': 'SELECT …', …})")
         for what in ("source", "classes"):  # as they are now, whatever becomes of hers
-            if isinstance(given := getattr(self, what), Mapping):
-                object.__setattr__(self, what, dict(given))
+            if isinstance(mapping := getattr(self, what), Mapping):
+                object.__setattr__(self, what, dict(mapping))
         if self.classes is not None or isinstance(self.source, Mapping):
             self._check_classes()
         elif self.order != "last":
@@ -117,12 +117,12 @@ class Labels:
     @property
     def _parts(self) -> list[Part]:
         """What is burned, the lowest first."""
-        given = self.classes if self.classes is not None else self.source
+        source = self.classes if self.classes is not None else self.source
         where = () if self.where is None else (self.where,)
-        if not isinstance(given, Mapping):
-            return [Part(given, self.value, where)]
+        if not isinstance(source, Mapping):
+            return [Part(source, self.value, where)]
         parts = []
-        for place, (name, value, said) in enumerate(parts_of(given, "class")):
+        for place, (name, value, said) in enumerate(parts_of(source, "class")):
             burns = place + 1 if value is None else value
             if self.classes is None:
                 parts.append(Part(said, burns, kind="class", name=name))
@@ -150,6 +150,7 @@ class Labels:
             name, select, sheet, path="burned", why=where_of(found, tiles.grid), warnings=said, parts=parts,
             classes={int(one.part.value): one.part.name for one in found if one.part.kind}, ignore_index=self.ignore_index,
             ignore_missing=self.ignore_missing or "", small="" if self.all_touched else small(found, tiles.grid),
+            features=given(found, tiles.grid),
         )  # fmt: skip
 
     def _open_rasters(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
@@ -213,11 +214,14 @@ class Vectors:
     def open(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
         """Have the server check each band's query, and read its plan."""
         wish = Wish(self.srid, None, self.buffer, self.all_touched)
-        given = parts_of(self.bands, "band")
-        found = [ask(db, tiles, Part(source, kind="band", name=band), wish) for band, _, source in given]
+        named = parts_of(self.bands, "band")
+        found = [ask(db, tiles, Part(source, kind="band", name=band), wish) for band, _, source in named]
         select, parts, said = burn(db, tiles, number, found, wish)
         sheet = Mask((len(found), *tiles.grid.shape), self.dtype, 0)
-        return OpenLayer(name, select, sheet, path="burned", why=where_of(found, tiles.grid), warnings=said, parts=parts)
+        return OpenLayer(
+            name, select, sheet, path="burned", why=where_of(found, tiles.grid), warnings=said, parts=parts,
+            features=given(found, tiles.grid),
+        )  # fmt: skip
 
 
 def _check_buffer(buffer: float | None) -> None:

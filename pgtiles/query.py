@@ -18,7 +18,7 @@ from . import catalog
 from .canvas import Sheet
 from .catalog import Column, Table
 from .database import Database
-from .errors import ConfigError, QueryError
+from .errors import ConfigError, QueryError, SridError
 from .template import compose
 from .tiles import Tiles
 
@@ -47,6 +47,7 @@ class OpenLayer:
     classes: dict[int, str] = field(default_factory=dict)  # names of a mask's values, where the layer has classes
     ignore_index: float | None = None  # the value of a mask's pixels that a trainer leaves out
     ignore_missing: str = ""  # the layer where whose imagery is missing they are left out
+    features: str = ""  # SQL that gives, on the relation tiles, what the layer's query gives there, to explain a tile
     small: str = ""  # SQL that counts, on the relation tiles, the areas and those of them that cover no pixel's centre
     resolution: tuple[float, float] | None = None  # of its own pixels, CRS units, where they are not the tiles'
 
@@ -54,8 +55,8 @@ class OpenLayer:
         """The layer, opened for these tiles in pixels of its own, for tiles in whatever pixels."""
         own = self.resolution or tiles.grid.pixel
         parts = {name: in_pixels(tiles, select) for name, select in self.parts.items()}
-        small = self.small and in_pixels(tiles, self.small)
-        return replace(self, select=in_pixels(tiles, self.select), parts=parts, small=small, resolution=own)
+        small, given = (text and in_pixels(tiles, text) for text in (self.small, self.features))
+        return replace(self, select=in_pixels(tiles, self.select), parts=parts, small=small, features=given, resolution=own)
 
 
 class Layer(Protocol):
@@ -191,9 +192,9 @@ def findings(db: Database, tiles: Tiles, query: str, select: sql.Composed, sourc
     SRIDs and would find nothing.
     """
     plan = db.explain(over(tiles[:16], select))
-    conditions = [str(v) for node in _nodes(plan) for k, v in node.items() if k.endswith(("Cond", "Filter"))]
+    conditions = [str(v) for node in nodes(plan) for k, v in node.items() if k.endswith(("Cond", "Filter"))]
     found: list[str] = []
-    for node in _nodes(plan):
+    for node in nodes(plan):
         known = "Relation Name" in node and "Schema" in node
         table = catalog.relation(db.query, node["Schema"], node["Relation Name"]) if known else None
         spatial = [c for c in table.columns if c.type in {"geometry", "geography", "raster"}] if table else []
@@ -228,10 +229,11 @@ def _metres_in(query: str) -> str | None:
     return None
 
 
-def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A node of a plan, and all below it."""
     yield plan
     for child in plan.get("Plans", ()):
-        yield from _nodes(child)
+        yield from nodes(child)
 
 
 def _uses(condition: str, alias: str, column: str) -> Iterator[str]:
@@ -252,9 +254,9 @@ def _check_srid(db: Database, table: Table, searched: dict[Column, list[str]], w
         except QueryError:  # this user may not look into it: a view does it for her
             continue
         if found == 0:
-            raise QueryError(f"{table}.{column.name} has SRID 0, so nobody knows where it lies: {table.give_srid(column.name)}")
+            raise SridError(f"{table}.{column.name} has SRID 0, so nobody knows where it lies: {table.give_srid(column.name)}")
         if found not in (wanted, None):
-            raise QueryError(
+            raise SridError(
                 f"{table}.{column.name} is in SRID {found}, the tile's envelope in {wanted}: they never meet, and "
                 f"nothing would say so. Give the layer srid={found} (--label-srid): tile.geom then comes in it, and what the "
                 f"query gives is reprojected to the tiles' {tile_srid}. Or ST_Transform the one to the other in the query"

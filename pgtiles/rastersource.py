@@ -106,7 +106,7 @@ def _of_table(
     what = f"{table}.{raster}"
     if time:
         time.require(table)
-    header = catalog.one_kind(what, catalog.headers(db.query, table.identifier, raster, _named(table)))
+    header = catalog.one_kind(what, catalog.headers(db.query, table.identifier, raster, named(table)))
     order: sql.Composable = sql.SQL(order_by) if order_by else _key(table)  # the user's own text
 
     def text(grow_x: float, grow_y: float) -> str:
@@ -148,7 +148,7 @@ def _key(table: catalog.Table) -> sql.Composable:
     return sql.SQL("s.tableoid, s.ctid") if table.kind in {"r", "m", "p"} else sql.SQL("true")
 
 
-def _named(table: catalog.Table) -> sql.Composable:
+def named(table: catalog.Table) -> sql.Composable:
     """Text that names a row, for messages."""
     if table.primary_key:
         parts = [sql.SQL("{} || s.{}::text").format(f"{k} = ", sql.Identifier(k)) for k in table.primary_key]

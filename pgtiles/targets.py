@@ -69,7 +69,8 @@ class Boxes:
         )  # fmt: skip
         said = query.findings(db, tiles, rows.text, select, rows.srid)
         why = features.where_it_lies([rows.srid], tiles.grid, "measured in the tile's pixels")
-        return OpenLayer(name, select.as_string(None), BoxSheet(), path="listed", why=why, warnings=tuple(said))
+        given = features.given(rows, tiles.grid, slots["value"])
+        return OpenLayer(name, select.as_string(None), BoxSheet(), path="listed", why=why, warnings=tuple(said), features=given)
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,11 @@ class Instances:
         )  # fmt: skip
         said = query.findings(db, tiles, rows.text, select, rows.srid)
         why = features.where_it_lies([rows.srid], tiles.grid, "burned on the tile's pixels, one by one")
-        sheet = InstanceSheet(tiles.grid.shape)
-        return OpenLayer(name, select.as_string(None), sheet, path="burned", why=why, warnings=tuple(said))
+        given = features.given(rows, tiles.grid, slots["value"])
+        return OpenLayer(
+            name, select.as_string(None), InstanceSheet(tiles.grid.shape), path="burned", why=why, warnings=tuple(said),
+            features=given,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

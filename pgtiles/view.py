@@ -1,4 +1,4 @@
-"""What to look at: the options that preview, sql, check and bake share, and the tiles and layers that they mean."""
+"""What to look at: the options that preview, sql, check, why, bench and bake share, and the tiles and layers that they mean."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
 
+import numpy as np
 import typer
 
 from .catalog import is_table_name
+from .checking import Report, check
 from .database import Database
-from .errors import ConfigError, MissingError
+from .errors import ConfigError, DataError, MissingError
 from .grid import Grid
 from .imagery import Imagery
 from .labels import Labels
@@ -27,7 +29,7 @@ Url = Annotated[str | None, typer.Option(help="postgresql://user@host:port/dbnam
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What to look at, in the options that preview, sql, check and bake share."""
+    """What to look at, in the options that preview, sql, check, why, bench and bake share."""
 
     image: Annotated[str | None, typer.Option(help="Raster table, or SQL that gives rast: itself, or a file's name.")] = None
     bands: Annotated[str | None, typer.Option(help="Bands, from 1: 1,2,3")] = None
@@ -51,6 +53,28 @@ class View:
         """Random tiles on the grid and in the region asked for, and the layers, opened."""
         tiles, layers = self.look(db, count)
         return tiles, Plan.open(db, tiles, layers)
+
+    def check(self, db: Database, count: int, connections: int, workers: int) -> Report:
+        """What is wrong with the tables, or slow; of the tables alone where no tiles can be laid."""
+        layers, tiles, stopped = self._layers(), None, None
+        try:
+            tiles, _ = self.look(db, count)
+        except DataError as error:
+            stopped = error
+        return check(db, tiles, layers, connections=connections, workers=workers, count=count, stopped=stopped)
+
+    def tile(self, db: Database, which: str, count: int) -> tuple[Tiles, dict[str, Layer], int]:
+        """Tiles and layers, and the id of one of them: its number among so many at random, or that of the tile around x,y."""
+        if "," not in which:
+            tiles, layers = self.look(db, count)
+            return tiles, layers, int(_numbers("TILE", which, int)[0])
+        layers, grid, at = self._layers(), self._grid(db), _numbers("TILE", which, float)
+        if len(at) != 2:
+            raise ConfigError(f"TILE {which}: expected a tile's number, or x,y in the tiles' SRID")
+        (height, width), (sx, sy) = grid.shape, grid.pixel
+        corner = at[0] - width * sx / 2, at[1] - height * sy / 2
+        col, _, row, _ = grid.places((*corner, corner[0] + width * sx + sx, corner[1] + height * sy + sy))
+        return Tiles(grid, np.array([col]), np.array([row])), layers, 0
 
     def look(self, db: Database, count: int | None) -> tuple[Tiles, dict[str, Layer]]:
         """Tiles on the grid and in the region asked for, so many at random or all side by side; and the layers."""
@@ -172,9 +196,3 @@ def _number_or_column(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
-
-
-def size_of(tiles: Tiles) -> str:
-    """What a tile is, in words."""
-    (h, w), (x, y) = tiles.grid.shape, tiles.grid.pixel
-    return f"{w} × {h} px at {x:g} × {y:g} CRS units, SRID {tiles.grid.srid}"

@@ -274,9 +274,9 @@ class TestCheck:
 
     def test_what_is_slow_is_said_once(self, world):
         options = ("--image", "scene", "--labels", "SELECT way AS geom FROM roads", "--size", 32, "--count", 2)
-        done = run("check", *options, "--url", world.url)
-        assert done.stderr.count("is read from end to end although it has an index") == 1
-        assert "\nwarning: layer 'mask': " in done.stderr
+        done = run("check", *options, "--url", world.url, code=1)
+        assert (done.stdout + done.stderr).count("is read from end to end although it has an index") == 1
+        assert "\nproblem: layer 'mask': " in done.stdout
         assert ".py" not in done.stderr
 
     def test_the_warped_path(self, world):
@@ -331,8 +331,9 @@ class TestCheck:
                 2,
                 "--url",
                 world.url,
+                code=int(warned),
             )
-            assert ("is in degrees, of 111 km each" in done.stderr) == warned, text
+            assert ("is in degrees, of 111 km each" in done.stdout) == warned, text
 
     def test_a_file_that_is_no_text(self, world, tmp_path):
         (tmp_path / "latin.sql").write_bytes("SELECT 'é'".encode("latin-1"))

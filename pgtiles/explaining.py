@@ -1,0 +1,206 @@
+"""Why one tile is as it is: the rows that made it, or what kept it empty; its SQL, its plan, its picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from psycopg import sql
+
+from . import plot
+from .checking import UNREAD, opened, size_of
+from .database import Database
+from .errors import ConfigError, DataError, MissingError, QueryError
+from .imagery import Imagery
+from .placecheck import extent, lies_in
+from .query import Layer, OpenLayer, over, relation
+from .rastersource import named
+from .reading import Batch, Plan, read_batch
+from .tablecheck import Used, used
+from .template import compose
+from .tiles import Tiles
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST = 50  # rows of a table that are named
+
+
+@dataclass(frozen=True)
+class LayerWhy:
+    """One layer on one tile.
+
+    reason: why it is empty; of one that is not, what made it. rows: of each table, the keys of those that lie on the tile.
+    given: what the layer's query gives there, one by one: part (the class or band), row (its other columns), value, dimension,
+    whether it meets the tile, and its width and height in CRS units.
+    """
+
+    layer: str
+    path: str
+    empty: bool
+    reason: str
+    rows: dict[str, list[str]]
+    given: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Why:
+    """One tile, explained.
+
+    bounds: xmin, ymin, xmax, ymax in CRS units. sql: the statement that reads it. plan: what EXPLAIN (ANALYZE, BUFFERS) says of
+    it. sample: its pixels, as a batch of one.
+    """
+
+    tile: int
+    bounds: tuple[float, ...]
+    size: str
+    layers: tuple[LayerWhy, ...]
+    sql: str
+    plan: str
+    sample: Mapping[str, Any] = field(repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, without the pixels, for JSON."""
+        said = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in {"layers", "sample"}}
+        return said | {"layers": [asdict(layer) for layer in self.layers]}
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """The tile's picture, as `pgtiles.plot.batch` draws it; written to a file where one is named."""
+        return plot.batch(self.sample, path, count=1, title=f"tile {self.tile}")
+
+
+def why(db: Database, tiles: Tiles, layers: Mapping[str, Layer], tile_id: int) -> Why:
+    """Explain one tile: which rows made each layer, or why it is empty.
+
+    tile_id: as a batch calls it.
+
+    Raises `ConfigError` where no tile is called so.
+    """
+    at = np.flatnonzero(tiles.ids == tile_id)
+    if not len(at):
+        ids = f"{len(tiles)} tiles, {tiles.ids.min()} to {tiles.ids.max()}" if len(tiles) else "no tile"
+        raise ConfigError(f"tile {tile_id!r}: there is no tile of this id; there are {ids}")
+    tile = tiles[at]
+    plan, findings = opened(db, tiles, layers)
+    stopped = {one.layer: ": ".join(filter(None, (one.value, one.mend))) for one in findings if one.what == UNREAD}
+    explained = {name: LayerWhy(name, "", True, text, {}, ()) for name, text in stopped.items()}
+    size, bounds = size_of(tile), tuple(tile.bounds[0].tolist())
+    if not plan:
+        return Why(tile_id, bounds, size, tuple(explained[name] for name in layers), "", "", {})
+    batch = read_batch(db, plan, tile)
+    for number, layer in enumerate(plan.layers):
+        explained[layer.name] = _explained(db, tile, layer, layers[layer.name], batch, number)
+    statement = plan.statement(tile)
+    text, ran = statement.as_string(None) + ";", db.ran(statement, timing=True)
+    return Why(tile_id, bounds, size, tuple(explained[name] for name in layers), text, ran, batch.sample)
+
+
+def _explained(db: Database, tile: Tiles, layer: OpenLayer, asked: Layer, batch: Batch, number: int) -> LayerWhy:
+    tables = used(db, tile, layer.select)
+    rows = {str(one.table): _on(db, tile, one) for one in tables}
+    given = _given(db, tile, layer)
+    empty = batch.empty[number] == 1
+    if layer.path in {"native", "warped"}:
+        empty, reason = _of_rasters(db, tile, layer, asked, tables, rows, empty)
+    elif layer.features:
+        empty, reason = _of_features(db, tile, layer, asked, tables, rows, given, batch, empty)
+    else:
+        reason = "the query gives no row there, or NULL" if empty else "the query gives a row there"
+    return LayerWhy(layer.name, layer.path, empty, reason, rows, given)
+
+
+def _on(db: Database, tile: Tiles, one: Used) -> list[str]:
+    """The rows of a table that lie on the tile, by their keys."""
+    try:
+        select = compose("why_reach", **_slots(db, tile, one), most=MOST)
+        return [key or "a row without a key" for (key,) in db.query(over(tile, select))]
+    except (DataError, QueryError, MissingError):  # this user may not look into it
+        return []
+
+
+def _slots(db: Database, tile: Tiles, one: Used) -> dict[str, sql.Composable]:
+    srid, (sx, sy) = lies_in(db, one)[0] or tile.grid.srid, tile.grid.pixel
+    less = relation(srid, tile.grid.srid, grow=(-sx / 10, -sy / 10))  # neighbours that merely touch lie not on it
+    return {"table": one.table.identifier, "hull": one.hull, "key": named(one.table), "tile": less}
+
+
+def _given(db: Database, tile: Tiles, layer: OpenLayer) -> tuple[dict[str, Any], ...]:
+    names = ("part", "row", "value", "dimension", "meets", "wide", "high")
+    rows = db.query(over(tile, sql.SQL(layer.features))) if layer.features else []
+    return tuple(dict(zip(names, row[1:], strict=True)) for row in rows)
+
+
+def _of_rasters(
+    db: Database, tile: Tiles, layer: OpenLayer, asked: Layer, tables: list[Used], rows: dict[str, list[str]], empty: bool
+) -> tuple[bool, str]:
+    """Whether a tile is without imagery, and why; or what made it."""
+    there = _counted(rows, "raster")
+    if not any(rows.values()):
+        return True, _away(db, tile, tables, "outside the imagery", "in a hole of the imagery")
+    if empty:
+        return True, f"{there} on the tile, but the query gives none of them: its condition leaves them out"
+    if not isinstance(asked, Imagery):
+        return False, f"made of {there}"
+    valid = read_batch(db, Plan.open(db, tile, {layer.name: replace(asked, valid=True)}), tile).sample[f"{layer.name}_valid"]
+    if not valid.any():
+        return True, f"nodata: {there} on the tile, but all pixels there are nodata"
+    return False, f"made of {there}; {valid.mean():.1%} of the pixels have data"
+
+
+def _of_features(
+    db: Database, tile: Tiles, layer: OpenLayer, asked: Layer, tables: list[Used], rows: dict[str, list[str]],
+    given: tuple[dict[str, Any], ...], batch: Batch, empty: bool,
+) -> tuple[bool, str]:  # fmt: skip
+    """Whether nothing is burned or listed on a tile, and why; or what made it."""
+    met = [one for one in given if one["meets"]]
+    background = getattr(asked, "background", None)
+    if not empty and (background is None or (np.asarray(batch.sample[layer.name]) != background).any()):
+        return False, f"made of {_many(len(met), 'feature')}"
+    if met and all(one["value"] == background for one in met):
+        return True, f"{_many(len(met), 'feature')} on the tile, of value {background:g}, which is the background"
+    if met:
+        pixel = " × ".join(f"{side:g}" for side in layer.resolution or tile.grid.pixel)
+        large = max(met, key=lambda one: one["wide"] * one["high"])
+        return True, (
+            f"smaller than a pixel: {_many(len(met), 'feature')} on the tile, but none covers a pixel's centre; the largest is "
+            f"{large['wide']:.3g} × {large['high']:.3g} CRS units, a pixel {pixel}. all_touched=True burns them"
+        )
+    if given:
+        return True, f"the query gives {_many(len(given), 'feature')} near the tile, but none on it"
+    if any(rows.values()):
+        return True, (
+            f"no feature matches the condition: {_counted(rows, 'feature')} on the tile, but the query gives none. Does its "
+            "WHERE leave them out, or does it search in another SRID?"
+        )
+    return True, _away(db, tile, tables, "no feature in reach", "no feature in reach")
+
+
+def _counted(rows: Mapping[str, list[str]], what: str) -> str:
+    """How many rows of which tables, in words."""
+    return " and ".join(f"{_many(len(keys), what, most=MOST)} of {table}" for table, keys in rows.items())
+
+
+def _many(count: int, what: str, *, most: int | None = None) -> str:
+    return f"{count}{' or more' if count == most else ''} {what}{'s' * (count != 1)}"
+
+
+def _away(db: Database, tile: Tiles, tables: list[Used], beyond: str, between: str) -> str:
+    """Why nothing of the tables lies on the tile: how far away the nearest row is."""
+    said, what = list[str](), beyond
+    for one in tables:
+        try:
+            found = db.query(over(tile, compose("why_nearest", **_slots(db, tile, one))))
+        except (DataError, QueryError, MissingError):
+            continue
+        if not found:
+            said.append(f"{one.table} holds nothing")
+            continue
+        box, (xmin, ymin, xmax, ymax) = extent(db, one, tile.grid.srid), tile.bounds[0].tolist()
+        if box and box[0] < xmax and box[1] < ymax and box[2] > xmin and box[3] > ymin:
+            what = between
+        key, metres = found[0]
+        said.append(f"the nearest row of {one.table}{f', {key},' if key else ''} is {metres:,.0f} m away")
+    return f"{what}: {'; '.join(said)}" if said else f"{what}: no table with geometries or rasters is known beneath the query"
