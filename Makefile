@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test lint bench bench-quick bench-peers docs clean postgis
+.PHONY: demo test lint bench bench-quick bench-page bench-peers docs clean postgis
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -23,8 +23,12 @@ lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(READY) postgis  ## tiles per second, beside TorchGeo (make bench-peers), rasterio and SQL by hand; BENCH='--vectors helsinki' …
+bench: $(READY)  ## tiles per second, beside TorchGeo (make bench-peers), rasterio and SQL by hand; BENCH='--works baked' …
+	@PYTHON=$(BIN)/python ./.ci/postgis tests
 	$(BIN)/python benchmarks/bench.py $(BENCH)
+
+bench-page: bench  ## the same, and docs/benchmark.md written from its figures
+	$(BIN)/python benchmarks/page.py build/bench/bench.json docs/benchmark.md
 
 bench-quick: $(READY) postgis  ## the same in two minutes: do all contestants' pixels agree?
 	$(BIN)/python benchmarks/bench.py --quick $(BENCH)

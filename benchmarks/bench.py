@@ -2,7 +2,8 @@
 
 A scene is made in the database at hand (the local server unless PGTILES_URL says otherwise) and in files. Before anything is
 timed, everybody's pixels are compared with what rasterio reads; a difference ends the run. Then all read the same tiles in
-interleaved rounds. Figures are medians, and ratios are to the first line of a table.
+interleaved rounds. Figures are medians, and ratios are to the first line of a table. CPU milliseconds are those of the reading
+processes and, behind the plus, of the server's, where it runs here.
 
 The scene is small and is read again and again, but stands for an archive that is larger than any cache of pixels. So GDAL's
 cache of decoded and warped blocks, which would soon hold all of it, is kept to some ten tiles: enough for a tile that shares
@@ -15,42 +16,48 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import statistics
+import re
 import sys
 import tempfile
 import time
 import warnings
-from importlib.metadata import version
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import numpy as np
-import rasterio
-from contestants import BATCH, Contestant, Reader
+import endurance
+import loading
+import scaling
+import starting
+from cpu import Clock
+from measuring import measure
 from peers import Peers
 from psycopg import sql
+from report import draw, machine
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from scene import TILE, Scene, make, places
-from works import BAKED, Work, baked_tiles, image_only, native, torchgeo, warped
+from shapes import larger, mask_only, other_pixels
+from sockets import both_ways, ways
+from works import Work, baked_tiles, image_only, native, torchgeo, warped
 
-import pgtiles
 from pgtiles import Database, LocalServer, errors
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
 ROOT = Path(__file__).parents[1]
-LUMINANCE = np.array([0.2989, 0.5870, 0.1140])  # of PostGIS's grey
+# What a quick run looks at: every kind of layer and of contestant once, with two workers or connections.
+QUICK = {
+    "image and mask, at random places", "image and mask, baked", "image only", "reprojected from UTM", "mask only, on roads",
+    "512 px, on roads", "float32", "socket and TCP",
+}  # fmt: skip
+NOT_QUICK = re.compile(r"\b[134] (worker|connection)")
 
 
 def main() -> None:
     """Fill, compare, measure, and write what was found."""
     options = _options()
-    console = Console()
+    began = time.monotonic()
+    console = Console(width=None if sys.stdout.isatty() else 100)
     warnings.filterwarnings("ignore", message="This DataLoader will create 4 worker processes")  # which is what is asked
     warnings.filterwarnings("ignore", message=".*no row of the query met")  # a few tiles may well have no road
     os.environ["GDAL_CACHEMAX"] = str(options.gdal_cache)
@@ -62,18 +69,28 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)  # the server runs as another account
         with console.status("making the scene"):
-            scene = make(db, Path(folder), vectors=options.vectors, size=options.size, resolution=options.resolution)
+            scene = _scene(db, Path(folder), options)
         if scene.unseen:
             console.print(f"no figures for imagery that stays in a file: {scene.unseen}", markup=False)
-        found = [_measure(console, work, options) for work in _works(db, scene, peers, options)]
-    with db.connection() as conn:
-        conn.execute("DROP TABLE IF EXISTS bench_rows")
-    result = {"machine": _machine(db, peers), "options": vars(options), "works": found}
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "bench.json").write_text(json.dumps(result, indent=1, default=str) + "\n")
-    _draw(found, options.out / "bench.png")
-    console.print(f"written: {options.out / 'bench.json'} and bench.png", markup=False)
-    if options.quick:
+        clock = Clock.of(db)
+        result: dict[str, Any] = {"machine": machine(db, peers), "options": vars(options), "works": []}
+        works = _chosen(_works(console, db, scene, peers, options), options)
+        others = _chosen(_others(console, db, scene, options), options)
+        if not works and not others:
+            sys.exit(f"--works {options.works!r}: no work's name holds that")
+        for name, opened in works.items():
+            with console.status(f"{name}: opening"):
+                work = _fewer(opened(), options)
+            if not work.contestants:
+                continue
+            result["works"].append(measure(console, clock, name, work, options))
+            _write(result, options.out, began)  # a run that is cut short leaves what it has
+        for name, look in others.items():
+            result[name] = look()
+            _write(result, options.out, began)
+    _drop_rows(db)
+    console.print(f"written to {options.out}, after {result['took'] / 60:.1f} minutes", markup=False)
+    if options.quick and works:
         console.print("All pixels agree. The speeds of a quick run say little: it reads a few tiles once.")
     if peers:
         peers.close()
@@ -82,19 +99,24 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small scene and one short round: does it run, do pixels agree?")
-    parser.add_argument("--vectors", default="synthetic", help="synthetic, helsinki (a real map), or an .osm.pbf")
-    parser.add_argument("--works", default="", help="only those whose name holds this")
+    maps = "helsinki, a real map; synthetic, which needs no network; or an .osm.pbf (helsinki; quick: synthetic)"
+    parser.add_argument("--vectors", help=maps)
+    parser.add_argument("--works", default="", help="only those whose name holds this; also loading, scaling, memory, start")
+    parser.add_argument("--only", default="", help="only contestants whose label holds this")
     parser.add_argument("--rounds", type=int, help="of all contestants, one after the other (5; quick: 1)")
-    parser.add_argument("--seconds", type=float, help="that a contestant reads in a round (2; quick: the tiles compared)")
+    parser.add_argument("--seconds", type=float, help="that a contestant reads in a round (1; quick: the tiles compared)")
     parser.add_argument("--tiles", type=int, help="at most so many of them (960; quick: 16)")
     parser.add_argument("--size", type=int, help="of the scene, in pixels (4096; quick: 1024)")
-    parser.add_argument("--resolution", type=float, default=2.5, help="of the scene, in CRS units (2.5)")
+    parser.add_argument("--resolution", type=float, help="of the scene, in CRS units (helsinki: 0.5, else 2.5)")
     parser.add_argument("--gdal-cache", type=int, default=8, help="MB that GDAL may keep of decoded blocks (8)")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="folder of bench.json and bench.png")
     options = parser.parse_args()
-    for name, usual, quick in (("rounds", 5, 1), ("seconds", 2.0, 0.0), ("tiles", 960, 16), ("size", 4096, 1024)):
+    usual: tuple[tuple[str, Any, Any], ...] = (
+        ("vectors", "helsinki", "synthetic"), ("rounds", 5, 1), ("seconds", 1.0, 0.0), ("tiles", 960, 16), ("size", 4096, 1024),
+    )  # fmt: skip
+    for name, full, quick in usual:
         if getattr(options, name) is None:
-            setattr(options, name, quick if options.quick else usual)
+            setattr(options, name, quick if options.quick else full)
     return options
 
 
@@ -107,167 +129,84 @@ def _database() -> Database:
         return Database(server.url)
 
 
-def _works(db: Database, scene: Scene, peers: Peers | None, options: argparse.Namespace) -> list[Work]:
-    where = places(db, scene, options.tiles)
-    uniform, other = where["at random places"], torchgeo(peers, scene)
-    works = [native(db, scene, name, tiles, other) for name, tiles in where.items()]
-    if options.works in BAKED:  # it takes a while to set up
-        works.append(baked_tiles(db, scene, uniform))
-    works += [
-        image_only(db, scene, uniform),
-        warped(db, scene, "reprojected from UTM", "bench_utm", "ST_Transform", uniform, other, off=5.0),
-        warped(db, scene, "resampled, 4 × enlarged", "bench_coarse", "ST_Resample", uniform, other, off=0.1),
-    ]
-    return [work for work in works if options.works in work.name]
+def _scene(db: Database, folder: Path, options: argparse.Namespace) -> Scene:
+    try:
+        return make(db, folder, vectors=options.vectors, size=options.size, resolution=options.resolution)
+    except errors.MissingError as error:
+        sys.exit(f"{error}\nwithout it: --vectors synthetic draws a map (make bench BENCH='--vectors synthetic')")
 
 
-# -- one work
-
-
-def _measure(console: Console, work: Work, options: argparse.Namespace) -> dict[str, Any]:
-    """Compare, then time in interleaved rounds; a table."""
-    differences, ready = {}, {}
-    truth = work.truth(work.tiles[:32]).pixels()
-    for contestant in work.contestants:
-        with console.status(escape(f"{work.name}: comparing pixels, {contestant.label}")):
-            few = min(contestant.few, options.tiles)
-            reader = contestant.open(work.tiles[:few])
-            began = time.perf_counter()
-            differences[contestant.label] = _compare(work, contestant, reader.pixels(), truth)
-            rate = few / (time.perf_counter() - began) if differences[contestant.label] else _rate(reader)
-            count = 0 if options.quick else min(round(rate * options.seconds / BATCH) * BATCH, options.tiles)
-            if count > few:
-                reader = contestant.open(work.tiles[:count])
-                _rate(reader)  # a first epoch starts processes and fills caches
-            ready[contestant.label] = reader
-    rates: dict[str, list[float]] = {label: [] for label in ready}
-    for number in range(options.rounds):
-        for label, reader in ready.items():
-            with console.status(escape(f"{work.name}: round {number + 1} of {options.rounds}, {label}")):
-                rates[label].append(_rate(reader))
-    medians = {label: statistics.median(found) for label, found in rates.items()}
-    first = next(iter(medians.values()))
-    empty = work.empty
-    title = f"{work.name}: tiles of {TILE} px, 3 bands" + (f", {empty:.0%} of them without a road" if empty is not None else "")
-    table = Table("contestant", "tiles/s", "lowest", "highest", "ratio", "pixels", title=title)
-    for label, median in medians.items():
-        row = *map(_figure, (median, min(rates[label]), max(rates[label]))), f"{median / first:.2f}"
-        table.add_row(escape(label), *row, differences[label])
-    console.print(table)
-    duels = [(a, b, medians[a] / medians[b]) for a, b in work.duels if a in medians and b in medians]
-    for ours, theirs, ratio in duels:
-        console.print(f"  {ours}: {ratio:.2f} × {theirs}", markup=False, highlight=False)
-    contestants = [
-        {"label": label, "median": medians[label], "rates": rates[label], "ratio": medians[label] / first,
-         "pixels": differences[label]}
-        for label in medians
-    ]  # fmt: skip
-    return {"name": work.name, "empty": empty, "contestants": contestants, "duels": duels}
-
-
-def _figure(rate: float) -> str:
-    return f"{rate:.3g}" if rate < 100 else f"{rate:,.0f}"
-
-
-def _rate(reader: Reader) -> float:
-    """Tiles per second of one epoch."""
-    began = time.perf_counter()
-    tiles = sum(reader.epoch())
-    return tiles / (time.perf_counter() - began)
-
-
-def _compare(work: Work, contestant: Contestant, found: dict[str, np.ndarray] | None, truth: dict[str, np.ndarray]) -> str:
-    """What there is to say of its pixels; ends the run where they are wrong."""
-    if found is None:
-        return ""
-    assert found, f"{contestant.label}: no pixels"
-    said, wrong = "equal", ""
-    for name, pixels in found.items():
-        want = truth["image"].swapaxes(1, 3) @ LUMINANCE if name == "grey" else truth[name]
-        want = (want.swapaxes(1, 2) if name == "grey" else want)[: len(pixels)].astype("f8")
-        pixels = pixels.astype("f8")
-        if pixels.shape != want.shape:
-            wrong = f"{name} is {pixels.shape}, not {want.shape}"
-            break
-        off = np.abs(pixels - want)
-        if off.max() == 0:
-            continue
-        if name == "mask":
-            said = f"{off.astype(bool).mean():.4%} of the mask"
-            wrong = wrong or (said if not contestant.off or off.astype(bool).mean() > 0.001 else "")
-            continue
-        said = f"{off.mean():.2g}, at most {off.max():.2g}"
-        nearest = min(_shifts(), key=lambda by: np.abs(_shifted(pixels, *by) - _shifted(want, 0, 0)).mean())
-        if off.mean() > contestant.off or nearest != (0, 0):
-            wrong = f"{name} is {said} off, {contestant.off:g} on average is allowed; it fits best if shifted by {nearest} px"
-    if wrong:
-        sys.exit(f"{work.name}: the pixels of {contestant.label} differ: {wrong}")
-    return said
-
-
-def _shifts() -> list[tuple[int, int]]:
-    return [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
-
-
-def _shifted(pixels: np.ndarray, down: int, right: int) -> np.ndarray:
-    """Without its outermost pixels, or others in their place."""
-    height, width = pixels.shape[-2:]
-    return pixels[..., 1 + down : height - 1 + down, 1 + right : width - 1 + right]
-
-
-# -- what is written
-
-
-def _machine(db: Database, peers: Peers | None) -> dict[str, Any]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    (server,) = db.query(sql.SQL("SELECT version(), postgis_full_version(), current_setting('shared_buffers')"))
-    names = ("torch", "numpy", "rasterio", "shapely", "psycopg")
+def _chosen(all_of_them: dict[str, Callable[[], Any]], options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     return {
-        "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "processor": next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor()),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "system": platform.platform(),
-        "load": os.getloadavg(),
-        "python": platform.python_version(),
-        "pgtiles": pgtiles.__version__,
-        "packages": {name: version(name) for name in names} | {"gdal": rasterio.__gdal_version__},
-        "peers": peers.versions if peers else None,
-        "postgresql": server[0],
-        "postgis": server[1],
-        "shared_buffers": server[2],
-        "connection": db.name.partition("@")[2].partition("/")[0] or "local socket",
-    }  # fmt: skip
+        name: one
+        for name, one in all_of_them.items()
+        if options.works in name and (not options.quick or options.works or name in QUICK)
+    }
 
 
-def _draw(works: list[dict[str, Any]], path: Path) -> None:
-    """Bars from the slowest to the fastest round's figure, with the ratio to the first contestant."""
-    heights = [len(work["contestants"]) for work in works]
-    figure, axes = plt.subplots(
-        len(works),
-        figsize=(10, 0.28 * sum(heights) + 0.9 * len(works)),
-        height_ratios=heights,
-        squeeze=False,
-        layout="constrained",
-    )
-    for axis, work in zip(axes[:, 0], works, strict=True):
-        shown = work["contestants"]
-        medians = np.array([one["median"] for one in shown])
-        spread = np.abs(np.array([[min(one["rates"]), max(one["rates"])] for one in shown]).T - medians)
-        colours = ["C0" if one["label"].startswith("pgtiles") else "0.65" for one in shown]
-        axis.barh(range(len(shown)), medians, xerr=spread, color=colours, ecolor="0.25", capsize=2)
-        for row, one in enumerate(shown):
-            said = f"{_figure(one['median'])}   ({one['ratio']:.2f} ×)"
-            axis.annotate(said, (max(one["rates"]), row), (6, 0), textcoords="offset points", va="center", fontsize=8)
-        axis.set_yticks(range(len(shown)), [one["label"] for one in shown], fontsize=8)
-        axis.set_ylim(len(shown) - 0.4, -0.6)
-        axis.set_xscale("log")
-        axis.set_xlim(medians.min() / 2, medians.max() * 4)
-        share = "" if work["empty"] is None else f" ({work['empty']:.0%} without a road)"
-        axis.set_title(f"{work['name']}{share}: tiles of {TILE} px a second", fontsize=10, loc="left")
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+def _fewer(work: Work, options: argparse.Namespace) -> Work:
+    """With the contestants that are asked for."""
+    asked = [one for one in work.contestants if options.only in one.label]
+    return replace(work, contestants=[one for one in asked if not (options.quick and NOT_QUICK.search(one.label))])
+
+
+def _works(
+    console: Console, db: Database, scene: Scene, peers: Peers | None, options: argparse.Namespace
+) -> dict[str, Callable[[], Work]]:
+    """By name; each is opened when its turn comes."""
+    where = places(db, scene, options.tiles)
+    uniform, roads, other = where["at random places"], where["centred on roads"], torchgeo(peers, scene)
+    works: dict[str, Callable[[], Work]] = {
+        "image and mask, at random places": partial(native, db, scene, uniform, other),
+        "image and mask, on roads": partial(native, db, scene, roads, other),
+        "image and mask, baked": partial(baked_tiles, db, scene, uniform),
+        "image only": partial(image_only, db, scene, uniform, other),
+        "reprojected from UTM": partial(warped, db, scene, "bench_utm", "ST_Transform", uniform, other, off=5.0),
+        "resampled, 4 × enlarged": partial(warped, db, scene, "bench_coarse", "ST_Resample", uniform, other, off=0.1),
+        "mask only, at random places": partial(mask_only, db, scene, uniform),
+        "mask only, on roads": partial(mask_only, db, scene, roads),
+    }
+    for size in (512, 1024):
+        count = max(16, options.tiles * TILE**2 // size**2)
+        works[f"{size} px, at random places"] = partial(larger, db, scene, size, "at random places", count)
+        works[f"{size} px, on roads"] = partial(larger, db, scene, size, "centred on roads", count)
+    for name, bands, dtype in (
+        ("1 band", 1, "uint8"), ("12 bands", 12, "uint8"), ("uint16", 3, "uint16"), ("float32", 3, "float32"),
+    ):  # fmt: skip
+        works[name] = partial(other_pixels, db, scene, bands, dtype, max(16, options.tiles * 3 // max(3, bands)))
+    by = ways(db)
+    if isinstance(by, str):
+        console.print(f"no comparison of the local socket with TCP: {by}", markup=False)
+    else:
+        works["socket and TCP"] = partial(both_ways, by, scene, uniform)
+    return works
+
+
+def _others(
+    console: Console, db: Database, scene: Scene, options: argparse.Namespace
+) -> dict[str, Callable[[], dict[str, Any]]]:
+    """What is measured in other units than tiles per second."""
+    return {
+        "loading": partial(loading.look, console, db, scene),
+        "scaling": partial(scaling.look, console, db, scene, rounds=options.rounds),
+        "memory": partial(endurance.look, console, db),
+        "start": partial(starting.look, console, db),
+    }
+
+
+def _write(result: dict[str, Any], folder: Path, began: float) -> None:
+    result["took"] = time.monotonic() - began
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "bench.json").write_text(json.dumps(result, indent=1, default=str) + "\n")
+    if result["works"]:
+        draw(result["works"], folder / "bench.png")
+
+
+def _drop_rows(db: Database) -> None:
+    tables = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema AND tablename ~ '^bench_rows'"
+    with db.connection() as conn:
+        for (table,) in conn.execute(tables).fetchall():
+            conn.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(table)))
 
 
 if __name__ == "__main__":

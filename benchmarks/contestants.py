@@ -84,18 +84,20 @@ def dataset(db: Database, layers: Mapping[str, Any], connections: int, tiles: Ti
     return Batches(opened.loader(num_workers=workers))
 
 
-@dataclass(frozen=True)
-class _Copied:
-    """Statements one after the other on one connection, with every byte thrown away."""
+@dataclass
+class Copied:
+    """Statements one after the other on one connection, with every byte thrown away. sent: their number in the last epoch."""
 
     db: Database
     statements: list[sql.Composed]
     count: int
+    sent: int = 0
 
     def epoch(self) -> Iterator[int]:
+        self.sent = 0
         for k, statement in enumerate(self.statements):
-            for _ in self.db.copy(statement):
-                pass
+            for row in self.db.copy(statement):
+                self.sent += len(row) + 5  # a message's kind and length
             yield min(BATCH, self.count - k * BATCH)
 
     def pixels(self) -> None:
@@ -109,22 +111,24 @@ def _statements(db: Database, layers: Mapping[str, Any], tiles: Tiles) -> list[s
 
 def thrown_away(db: Database, layers: Mapping[str, Any], tiles: Tiles) -> Reader:
     """The dataset's own statements: what the client adds is left out."""
-    return _Copied(db, _statements(db, layers, tiles), len(tiles))
+    return Copied(db, _statements(db, layers, tiles), len(tiles))
 
 
-def raw_copy(db: Database, layers: Mapping[str, Any], tiles: Tiles) -> Reader:
+def raw_copy(db: Database, layers: Mapping[str, Any], tiles: Tiles, *, table: str = "bench_rows") -> Reader:
     """The rows that they give, computed beforehand into a table: what is left is the way to the client."""
+    rows = sql.Identifier(table)
     statements = _statements(db, layers, tiles)
     with db.connection() as conn:
-        conn.execute("DROP TABLE IF EXISTS bench_rows")
-        conn.execute("CREATE UNLOGGED TABLE bench_rows (batch int, tile int, layer int2, n int, value float8, fragment bytea)")
-        conn.execute("ALTER TABLE bench_rows ALTER fragment SET STORAGE EXTERNAL")
+        conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(rows))
+        columns = "(batch int, tile int, layer int2, n int, value float8, fragment bytea)"
+        conn.execute(sql.SQL(f"CREATE UNLOGGED TABLE {{}} {columns}").format(rows))
+        conn.execute(sql.SQL("ALTER TABLE {} ALTER fragment SET STORAGE EXTERNAL").format(rows))
         for k, statement in enumerate(statements):
-            conn.execute(sql.SQL("INSERT INTO bench_rows SELECT {}, given.* FROM ({}) AS given").format(k, statement))
-        conn.execute("CREATE INDEX ON bench_rows (batch)")
-        conn.execute("VACUUM ANALYZE bench_rows")
-    text = sql.SQL("SELECT tile, layer, n, value, fragment FROM bench_rows WHERE batch = {}")
-    return _Copied(db, [text.format(k) for k in range(len(statements))], len(tiles))
+            conn.execute(sql.SQL("INSERT INTO {} SELECT {}, given.* FROM ({}) AS given").format(rows, k, statement))
+        conn.execute(sql.SQL("CREATE INDEX ON {} (batch)").format(rows))
+        conn.execute(sql.SQL("VACUUM ANALYZE {}").format(rows))
+    text = sql.SQL("SELECT tile, layer, n, value, fragment FROM {} WHERE batch = {}")
+    return Copied(db, [text.format(rows, k) for k in range(len(statements))], len(tiles))
 
 
 # -- SQL by hand
@@ -221,12 +225,16 @@ def one_query(db: Database, tiles: Tiles) -> Reader:
 class FileTiles(Dataset):
     """The loop that one would write over files: read a window, find the roads by an STRtree, rasterize them.
 
-    lattice: corner and size of the scene, in the tiles' pixels, where the file is to be warped onto them.
+    image, mask: what is read. warp: the file is to be warped onto the scene's lattice.
     exact: without GDAL's approximation in reprojection: what the others are compared with.
     """
 
-    def __init__(self, scene: Scene, file: Path, tiles: Tiles, *, mask: bool, warp: bool, exact: bool = False) -> None:
-        self.scene, self.file, self.tiles, self.mask, self.warp, self.exact = scene, file, tiles, mask, warp, exact
+    def __init__(
+        self, scene: Scene, file: Path, tiles: Tiles, *, image: bool = True, mask: bool = False, warp: bool = False,
+        exact: bool = False,
+    ) -> None:  # fmt: skip
+        self.scene, self.file, self.tiles = scene, file, tiles
+        self.image, self.mask, self.warp, self.exact = image, mask, warp, exact
         self.opened: tuple | None = None  # in each process by itself
 
     def __len__(self) -> int:
@@ -251,7 +259,7 @@ class FileTiles(Dataset):
         source, tree = self.opened
         height, width = self.tiles.grid.shape
         window = Window(int(self.tiles.cols[i]), int(self.tiles.rows[i]), width, height)
-        sample = {"image": source.read(window=window)}
+        sample = {"image": source.read(window=window)} if self.image else {}
         if self.mask:
             met = tree.geometries[tree.query(shapely.box(*self.tiles.bounds[i]))]
             place = source.window_transform(window)

@@ -8,7 +8,7 @@ enlarged.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +26,15 @@ WIDTH = 6  # CRS units on either side of a road's line
 # The label query: the first thing that one would write. The files hold the same polygons.
 ROADS = f"SELECT ST_Buffer(way, {WIDTH}) AS geom FROM bench_roads WHERE ST_DWithin(way, tile.geom, {WIDTH})"
 
+# CRS units a pixel, unless said. The drawn map's is a satellite's. The extract of Helsinki is 2.0 × 3.3 km in EPSG:3857, half
+# of that on the ground: at 0.5, which is an aerial picture's 25 cm there, 4096 pixels are just as wide as it.
+RESOLUTIONS = {"synthetic": 2.5, "helsinki": 0.5}
+
 # The scene in files that the server reads (out-db): how they are kept, and under which table's name.
 FILES = {
     "in a file, uncompressed": ("bench_plain", {}),
     "in a file, deflate": ("bench_deflate", {"compress": "deflate"}),
-    "in a file, deflate, band by band": ("bench_bands", {"compress": "deflate", "interleave": "band"}),
+    "in a file, deflate, by band": ("bench_bands", {"compress": "deflate", "interleave": "band"}),
     "in a file, JPEG": ("bench_jpeg", {"compress": "jpeg", "photometric": "ycbcr"}),
 }
 
@@ -64,8 +68,16 @@ class Scene:
         return self.folder / "bench_roads.gpkg"
 
 
-def make(db: Database, folder: Path, *, vectors: str, size: int, resolution: float) -> Scene:
+def found(db: Database) -> Scene:
+    """The scene that the last run left in the database; its files are gone."""
+    grid = Grid.like(db, "bench_scene", size=TILE)
+    xmin, _, xmax, ymax = db.extent("bench_scene", grid.srid)
+    return Scene(Path(), "as it was", round((xmax - xmin) / grid.pixel[0]), grid.pixel[0], (xmin, ymax))
+
+
+def make(db: Database, folder: Path, *, vectors: str, size: int, resolution: float | None) -> Scene:
     """Fill the database and the folder. vectors: "synthetic", "helsinki", or an .osm.pbf's path; size in pixels."""
+    resolution = resolution or RESOLUTIONS.get(vectors, RESOLUTIONS["synthetic"])
     if vectors == "synthetic":
         scene = Scene(folder, vectors, size, resolution, (1_050_000, 5_985_000))
         _draw_roads(db, scene)
@@ -78,12 +90,12 @@ def make(db: Database, folder: Path, *, vectors: str, size: int, resolution: flo
     profile |= {"blockxsize": 256, "blockysize": 256}
     native = {"crs": "EPSG:3857", "transform": from_origin(*scene.corner, scene.resolution, scene.resolution)}
     for table, how in FILES.values():
-        _write(scene.file(table), pixels, profile | native | how)
-    _write(scene.file("bench_utm"), pixels, profile | _in_utm(scene))
+        write(scene.file(table), pixels, profile | native | how)
+    write(scene.file("bench_utm"), pixels, profile | _in_utm(scene))
     coarse = pixels.reshape(3, size // 4, 4, size // 4, 4).mean(axis=(2, 4)).astype("u1")
     wide = from_origin(*scene.corner, 4 * scene.resolution, 4 * scene.resolution)
     smaller = {"width": size // 4, "height": size // 4, "crs": "EPSG:3857", "transform": wide}
-    _write(scene.file("bench_coarse"), coarse, profile | smaller)
+    write(scene.file("bench_coarse"), coarse, profile | smaller)
     for file, table in (("bench_plain", "bench_scene"), ("bench_utm", "bench_utm"), ("bench_coarse", "bench_coarse")):
         load.raster(db, scene.file(file), table, replace=True)
     _write_roads(db, scene)
@@ -95,18 +107,18 @@ def make(db: Database, folder: Path, *, vectors: str, size: int, resolution: flo
     return scene
 
 
-def places(db: Database, scene: Scene, count: int) -> dict[str, Tiles]:
-    """Tiles at uniformly random places, and tiles whose centre is on a road, in random order."""
-    rng = np.random.default_rng(1)
+def places(db: Database, scene: Scene, count: int, size: int = TILE) -> dict[str, Tiles]:
+    """Tiles at uniformly random places, and tiles whose centre is on a road, in random order. size: their pixels a side."""
+    rng, grid = np.random.default_rng(1), replace(scene.grid, size=size)
     box = _extent_of_roads(db)
     within = np.array([*np.maximum(scene.extent[:2], box[:2]), *np.minimum(scene.extent[2:], box[2:])]).tolist()
-    uniform = Tiles.random(scene.grid, within=within, count=count, seed=1)
+    uniform = Tiles.random(grid, within=within, count=count, seed=1)
     middles = sql.SQL("SELECT ST_X(p), ST_Y(p) FROM bench_roads, ST_LineInterpolatePoint(way, 0.5) p ORDER BY id")
     (x, y), (left, top) = np.array(db.query(middles)).T, scene.corner
-    cols, rows = (np.rint(v / scene.resolution).astype(int) - TILE // 2 for v in (x - left, top - y))
-    inside = np.flatnonzero((np.minimum(cols, rows) >= 0) & (np.maximum(cols, rows) <= scene.size - TILE))
+    cols, rows = (np.rint(v / scene.resolution).astype(int) - size // 2 for v in (x - left, top - y))
+    inside = np.flatnonzero((np.minimum(cols, rows) >= 0) & (np.maximum(cols, rows) <= scene.size - size))
     drawn = rng.choice(inside, count, replace=len(inside) < count)
-    return {"at random places": uniform, "centred on roads": Tiles(scene.grid, cols[drawn], rows[drawn])}
+    return {"at random places": uniform, "centred on roads": Tiles(grid, cols[drawn], rows[drawn])}
 
 
 def share_without_road(scene: Scene, tiles: Tiles) -> float:
@@ -125,17 +137,20 @@ def _noise(size: int) -> np.ndarray:
 
 
 def _in_utm(scene: Scene) -> dict:
-    """The same pixels around the same middle, in the UTM zone there: on the ground they reach beyond the scene."""
+    """The same pixels around the same middle, in the UTM zone there. A pixel is a tenth larger on the ground, so that the
+    picture, which lies turned, covers the scene.
+    """
     xmin, ymin, xmax, ymax = scene.extent
     middle = [(xmin + xmax) / 2], [(ymin + ymax) / 2]
-    (longitude,), _ = transform("EPSG:3857", "EPSG:4326", *middle)
+    (longitude,), (latitude,) = transform("EPSG:3857", "EPSG:4326", *middle)
     crs = f"EPSG:{32601 + math.floor((longitude + 180) / 6)}"
     (x,), (y,) = transform("EPSG:3857", crs, *middle)
-    half = scene.size // 2 * scene.resolution
-    return {"crs": crs, "transform": from_origin(round(x - half), round(y + half), scene.resolution, scene.resolution)}
+    step = 1.1 * scene.resolution * math.cos(math.radians(latitude))
+    half = scene.size // 2 * step
+    return {"crs": crs, "transform": from_origin(round(x - half), round(y + half), step, step)}
 
 
-def _write(path: Path, pixels: np.ndarray, profile: dict) -> None:
+def write(path: Path, pixels: np.ndarray, profile: dict) -> None:
     with rasterio.open(path, "w", **profile) as file:
         file.write(pixels)
     path.chmod(0o644)  # the server runs as another account
