@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from . import errors, load, plot, samples, targets, tile
     from .bakedtable import Baked, baked
     from .baking import bake
+    from .bysrid import BySrid
     from .database import Database
     from .dataset import TileDataset
     from .grid import Grid
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Baked": "bakedtable",
     "Boxes": "targets",
+    "BySrid": "bysrid",
     "Database": "database",
     "Grid": "grid",
     "Imagery": "imagery",
@@ -50,9 +52,9 @@ _HOME = {
 }
 
 __all__ = [
-    "Baked", "Boxes", "Database", "Grid", "Imagery", "Instances", "Labels", "LocalServer", "Normalize", "Split", "Statistics",
-    "TileDataset", "Tiles", "TimeSeries", "Value", "Vectors", "bake", "baked", "errors", "load", "plot", "read", "samples",
-    "targets", "tile",
+    "Baked", "Boxes", "BySrid", "Database", "Grid", "Imagery", "Instances", "Labels", "LocalServer", "Normalize", "Split",
+    "Statistics", "TileDataset", "Tiles", "TimeSeries", "Value", "Vectors", "bake", "baked", "errors", "load", "plot", "read",
+    "samples", "targets", "tile",
 ]  # fmt: skip
 
 

@@ -161,6 +161,15 @@ class Database:
         with self.connection() as conn:
             return conn.execute(statement).fetchall()
 
+    def ask(self, statement: sql.Composable) -> list[tuple[Any, ...]]:
+        """All rows of a statement that holds text of the user's, which `describe` has seen: one statement, in READ ONLY."""
+        with self.connection() as conn:
+            conn.execute(BEGIN)
+            rows = conn.execute(statement.as_bytes(conn), binary=True).fetchall()  # the extended protocol takes one statement
+            conn.execute("COMMIT")
+            conn.heed()
+        return rows
+
     def copy(self, statement: sql.Composable) -> Iterator[memoryview]:
         """The rows of ``COPY (statement) TO STDOUT (FORMAT binary)``, one message each, the header cut off, uncopied.
 

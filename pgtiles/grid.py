@@ -149,16 +149,20 @@ class Grid:
         edges = x + cols * sx, y - (rows + down) * sy, x + (cols + right) * sx, y - rows * sy
         return np.stack(edges, axis=-1).astype(np.float64)
 
+    def span(self, within: Bounds) -> tuple[float, float, float, float]:
+        """Where a box lies, in steps of the lattice: its west and east counted in columns, its north and south in rows."""
+        (sx, sy), (x, y), (xmin, ymin, xmax, ymax) = self._step, self.origin, within
+        return (xmin - x) / sx, (xmax - x) / sx, (y - ymax) / sy, (y - ymin) / sy
+
     def places(self, within: Bounds) -> tuple[int, int, int, int]:
         """First and last column, first and last row at which a tile wholly within may begin.
 
         A last below its first says that no tile fits.
         """
-        (sx, sy), (down, right), (x, y) = self._step, self.in_steps(*self.shape), self.origin
-        xmin, ymin, xmax, ymax = within
+        (down, right), (west, east, north, south) = self.in_steps(*self.shape), self.span(within)
         return (
-            math.ceil((xmin - x) / sx - ON_LINE),
-            math.floor((xmax - x) / sx - right + ON_LINE),
-            math.ceil((y - ymax) / sy - ON_LINE),
-            math.floor((y - ymin) / sy - down + ON_LINE),
+            math.ceil(west - ON_LINE),
+            math.floor(east - right + ON_LINE),
+            math.ceil(north - ON_LINE),
+            math.floor(south - down + ON_LINE),
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +36,7 @@ class Plan:
 
     grid: Grid
     layers: tuple[OpenLayer, ...]
+    zones: Mapping[int, Plan] = field(default_factory=dict)  # of tiles on several grids: that of each, by its number
 
     @classmethod
     def open(cls, db: Database, tiles: Tiles, layers: Mapping[str, Layer]) -> Plan:
@@ -49,6 +50,8 @@ class Plan:
             raise ConfigError(f"layers: the key {taken[0]!r} is taken by what every batch carries")
         if not len(tiles):
             raise ConfigError("tiles: there is no tile to read")
+        if tiles.zone is not None:
+            return cls._across(db, tiles, layers)
         db.require_postgis()
         opened = _opened(db, tiles, layers)
         keys = dict.fromkeys(RESERVED, "what every batch carries")
@@ -64,10 +67,35 @@ class Plan:
                 _check_missing(layer, shapes)
         return cls(tiles.grid, opened)
 
+    @classmethod
+    def _across(cls, db: Database, tiles: Tiles, layers: Mapping[str, Layer]) -> Plan:
+        """A plan for each of several grids, whose layers must give arrays of the same kind."""
+        if "srid" in layers:
+            raise ConfigError("layers: the key 'srid' is taken by what a batch from several grids carries")
+        plans = {number: cls.open(db, part, layers) for number, _, part in tiles.zones()}
+        (one, kinds), *others = ((plan, _kinds(plan.layers, plan.grid)) for plan in plans.values())
+        for plan, own in others:
+            for key in kinds.keys() | own.keys():
+                if kinds.get(key) != own.get(key):
+                    raise ConfigError(
+                        f"layers: {key!r} is {kinds.get(key)} in SRID {one.grid.srid} and {own.get(key)} in SRID "
+                        f"{plan.grid.srid}: a batch holds one kind; dtype= makes them so"
+                    )
+        return cls(tiles.grid, one.layers, plans)
+
     def statement(self, tiles: Tiles) -> sql.Composed:
         """The statement that reads these tiles."""
         body = "\nUNION ALL\n".join(f"(\n{layer.select}\n)" for layer in self.layers)
         return over(tiles, sql.SQL(body))  # composed when the layers were opened
+
+
+def _kinds(layers: tuple[OpenLayer, ...], grid: Grid) -> dict[str, str]:
+    """What each key of a tile's sample is: pixel type and shape, or a list."""
+    none = np.empty(0, np.int64)
+    arrays: Sample = {}
+    for layer in layers:
+        arrays |= layer.sheet.page(Tiles(grid, none, none).at(layer.resolution)).arrays(layer.name)
+    return {key: "ragged" if isinstance(a, list) else f"{a.dtype} {a.shape[1:]}" for key, a in arrays.items()}
 
 
 def _check_missing(layer: OpenLayer, shapes: Mapping[str, tuple[int, ...] | None]) -> None:
@@ -122,6 +150,8 @@ def read(db: Database, tiles: Tiles, layers: Mapping[str, Layer]) -> Sample:
 
 def too_small(db: Database, plan: Plan, tiles: Tiles) -> list[tuple[OpenLayer, int, int]]:
     """Of each layer that has areas, how many lie on the first tiles, and how many of them cover no pixel's centre."""
+    if plan.zones:
+        return [found for number, _, part in tiles.zones() for found in too_small(db, plan.zones[number], part)]
     counted = []
     for layer in plan.layers:
         if layer.small:
@@ -144,6 +174,8 @@ def lost_in_words(layer: OpenLayer, areas: int, lost: int, grid: Grid) -> str:
 
 def read_batch(db: Database, plan: Plan, tiles: Tiles, zeros: Zeros = np.zeros) -> Batch:
     """One batch, by a plan that was opened before. zeros: makes the arrays that it will hold, as np.zeros does."""
+    if plan.zones:
+        return _read_across(db, plan, tiles)
     canvas = _Canvas(plan, tiles, zeros)
     try:
         for row in db.copy(plan.statement(tiles)):
@@ -152,6 +184,23 @@ def read_batch(db: Database, plan: Plan, tiles: Tiles, zeros: Zeros = np.zeros) 
         raise located(db, plan, tiles, error) from error
     empty = tuple(len(tiles) - reached for reached in canvas.reached)
     return Batch(canvas.sample() | {"bounds": tiles.bounds, "tile_id": tiles.ids.copy()}, empty, tuple(canvas.united))
+
+
+def _read_across(db: Database, plan: Plan, tiles: Tiles) -> Batch:
+    """One batch of tiles on several grids: a statement for each grid, and the rows back in the tiles' order."""
+    sample: Sample = {"srid": tiles.srids}
+    empty = united = np.zeros(len(plan.layers), int)
+    for number, where, part in tiles.zones():
+        batch = read_batch(db, plan.zones[number], part)
+        empty, united = empty + batch.empty, united + batch.united
+        for key, values in batch.sample.items():
+            if isinstance(values, list):
+                rows = sample.setdefault(key, [None] * len(tiles))
+                for row, value in zip(where.tolist(), values, strict=True):
+                    rows[row] = value
+            else:
+                sample.setdefault(key, np.empty((len(tiles), *values.shape[1:]), values.dtype))[where] = values
+    return Batch(sample, tuple(empty.tolist()), tuple(united.tolist()))
 
 
 def located(db: Database, plan: Plan, tiles: Tiles, error: PgtilesError) -> PgtilesError:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, cast
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
+from . import geoparquet, keeping, tiletable, webmap
 from .errors import ConfigError, DataError, PgtilesWarning
 from .grid import Bounds, Grid, HasLattice, pair, whole
+from .places import EDGES, Places, around, said, weighted
+from .regions import Answers, Query, Within, centres, region
+from .tiletable import Keeps
+from .zones import Zones, grids_of, joined
 
 ON_LATTICE = 1e-3  # px: stored rasters that are no further off are read as they are
 
@@ -51,6 +57,8 @@ class Tiles:
     ids: what a batch calls its tiles, int64, unique; 0 to N - 1 unless given.
     times: each tile's own time in UTC, datetime64[us], NaT where one has none; None where none has (see `timed`).
     columns: what else is known of each tile, by name: arrays of N numbers, truths, texts or times (see `with_columns`).
+    made: the call that made the tiles, or those that they were taken from, with its settings, ready for JSON.
+    zone: of tiles on several grids (`Zones`, as `+` makes them), the number of each one's grid; None where there is one.
     """
 
     grid: Grid
@@ -59,6 +67,8 @@ class Tiles:
     ids: NDArray[np.int64] = field(default=cast("NDArray[np.int64]", None))
     times: NDArray[np.datetime64] | None = None
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
+    zone: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         ids = np.arange(len(self.cols)) if self.ids is None else self.ids
@@ -69,7 +79,8 @@ class Tiles:
             object.__setattr__(self, name, array.astype(np.int64))
         if not len(self.cols) == len(self.rows) == len(self.ids):
             raise ConfigError(f"{len(self.cols)} cols, {len(self.rows)} rows, {len(self.ids)} ids: expected equal numbers")
-        if len(np.unique(self.ids)) != len(self.ids):
+        ordered = np.sort(self.ids)  # which is 20 times as fast as np.unique
+        if (ordered[1:] == ordered[:-1]).any():
             values, counts = np.unique(self.ids, return_counts=True)
             raise ConfigError(
                 f"{(counts > 1).sum()} tile ids are there twice (the first: {values[counts > 1][0]}): "
@@ -88,55 +99,147 @@ class Tiles:
                     f"{array.dtype} {array.shape}"
                 )
         object.__setattr__(self, "columns", MappingProxyType(columns))
+        if (self.zone is not None) != isinstance(self.grid, Zones) or (self.zone is not None and len(self.zone) != len(self)):
+            raise ConfigError(
+                f"zone: expected the number of its grid for each tile on several grids, found {self.zone} on {self.grid}"
+            )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Tiles, (self.grid, self.cols, self.rows, self.ids, self.times, dict(self.columns))  # a proxy does not pickle
+        columns = dict(self.columns)  # a proxy does not pickle
+        return Tiles, (self.grid, self.cols, self.rows, self.ids, self.times, columns, self.made, self.zone)
 
     @classmethod
-    def random(cls, grid: Grid, *, within: Bounds | shapely.Geometry, count: int, seed: int = 0, first_id: int = 0) -> Tiles:
-        """`count` tiles drawn uniformly from all places on the lattice where a tile lies wholly within the region.
+    def random(
+        cls,
+        grid: Grid,
+        *,
+        within: Within | None = None,
+        count: int,
+        seed: int = 0,
+        first_id: int = 0,
+        min_coverage: float = 1.0,
+        imagery: str | None = None,
+        db: Answers | None = None,
+    ) -> Tiles:
+        """`count` tiles drawn uniformly from all places on the lattice where a tile lies in the region.
 
-        within: xmin, ymin, xmax, ymax or a shapely (multi)polygon, in the grid's CRS.
+        within: xmin, ymin, xmax, ymax or a shapely (multi)polygon, in the grid's CRS; or a query that gives ``geom``, or a
+        table's name, of areas in any SRID, for which `db` is needed.
+        imagery: a raster table: the region ends where it does. Alone, without `within`, it is the region.
+        min_coverage: the share of a tile that must lie in the region: 1, all of it, unless given.
         Places are drawn with replacement, so tiles overlap and may repeat. The same seed gives the same tiles.
         Raises `ConfigError` where no tile fits, or where too little of the region can hold one.
         """
         whole("count", count, 1)
         whole("seed", seed, 0)
-        region, (c0, c1, r0, r1) = _region(grid, within)
-        rng = np.random.default_rng(seed)
-        cols, rows, drawn = np.empty(0, np.int64), np.empty(0, np.int64), 0
-        while len(cols) < count:
-            some = max(1024, 2 * (count - len(cols)))
-            c, r = rng.integers(c0, c1 + 1, some), rng.integers(r0, r1 + 1, some)
-            keep = _inside(grid, region, c, r)
-            cols, rows, drawn = np.append(cols, c[keep]), np.append(rows, r[keep]), drawn + some
-            if drawn > 100_000 and len(cols) < drawn / 10_000:
-                raise ConfigError(
-                    f"within=: of {drawn} random places only {len(cols)} hold a whole tile of {_metres(grid)}: "
-                    "make the tiles smaller or the region wider"
-                )
-        return cls(grid, cols[:count], rows[:count], np.arange(first_id, first_id + count))
+        land = region(db, grid, within, imagery)
+        cols, rows = Places.every(grid, land, _share(min_coverage)).draw(count, seed)
+        made = {"by": "random", "within": said(within), "count": int(count), "seed": int(seed), "min_coverage": min_coverage}
+        ids = np.arange(first_id, first_id + count)
+        return cls(grid, cols, rows, ids, made=made | ({"imagery": imagery} if imagery else {}))
 
     @classmethod
     def sliding(
-        cls, grid: Grid, *, within: Bounds | shapely.Geometry, stride: int | tuple[int, int] | None = None, first_id: int = 0
+        cls,
+        grid: Grid,
+        *,
+        within: Within | None = None,
+        stride: int | tuple[int, int] | None = None,
+        overlap: int | tuple[int, int] | None = None,
+        edge: str = "drop",
+        first_id: int = 0,
+        min_coverage: float | None = None,
+        imagery: str | None = None,
+        db: Answers | None = None,
     ) -> Tiles:
-        """All tiles that lie wholly within the region, row by row from the north-west, `stride` pixels apart.
+        """All tiles that lie in the region, row by row from the north-west, `stride` pixels apart.
 
-        within: xmin, ymin, xmax, ymax or a shapely (multi)polygon, in the grid's CRS.
+        within, imagery, min_coverage: as for `random`.
         stride: pixels, one number or (down, right); the tile's own size unless given, so that tiles just touch.
-        A rest at the eastern and southern edge that is narrower than a tile is not covered.
+        overlap: pixels that neighbours share, in place of a stride.
+        edge: what becomes of a rest at the eastern and southern edge of the region's box that is narrower than a tile:
+        ``"drop"`` leaves it uncovered, ``"shift"`` moves the last column and row back inside, ``"beyond"`` lets tiles reach
+        beyond the region, and takes all that share any land with it unless `min_coverage` is given.
         Raises `ConfigError` where no tile fits.
         """
-        down, right = grid.in_steps(*pair("stride", grid.shape if stride is None else stride, int))
-        if not all(isinstance(n, int) and n >= 1 for n in (down, right)):
-            raise ConfigError(f"stride={stride!r}: expected at least one pixel, and whole steps of the grid, of {grid.step}")
-        region, (c0, c1, r0, r1) = _region(grid, within)
-        rows, cols = (a.ravel() for a in np.mgrid[r0 : r1 + 1 : down, c0 : c1 + 1 : right])
-        keep = _inside(grid, region, cols, rows)
-        if not keep.any():
-            raise ConfigError(f"within=: no tile of {_metres(grid)} lies wholly within the region at this stride")
-        return cls(grid, cols[keep], rows[keep], np.arange(first_id, first_id + int(keep.sum())))
+        if stride is not None and overlap is not None:
+            raise ConfigError(f"stride={stride!r}, overlap={overlap!r}: expected one of both, as stride = size - overlap")
+        height, width = grid.shape
+        shared = (0, 0) if overlap is None else pair("overlap", overlap, int)
+        own = (height - shared[0], width - shared[1]) if stride is None else stride
+        down, right = grid.in_steps(*pair("stride", own, int))
+        if not all(isinstance(n, int) and n >= 1 for n in (down, right)) or min(shared) < 0:
+            given = f"stride={stride!r}" if overlap is None else f"overlap={overlap!r}"
+            raise ConfigError(
+                f"{given}: expected a stride of at least one pixel, in whole steps of the grid, of {grid.step}, and tiles of "
+                f"{grid.shape} px that overlap by less than that"
+            )
+        if edge not in EDGES:
+            raise ConfigError(f"edge={edge!r}: expected one of {', '.join(EDGES)}")
+        land = region(db, grid, within, imagery)
+        share = None if min_coverage is None else _share(min_coverage)
+        cols, rows = Places.spaced(grid, land, (int(down), int(right)), edge, share).all()
+        steps = pair("stride", own, int)
+        made = {"by": "sliding", "within": said(within), "stride": steps, "edge": edge, "min_coverage": min_coverage}
+        ids = np.arange(first_id, first_id + len(cols))
+        return cls(grid, cols, rows, ids, made=made | ({"imagery": imagery} if imagery else {}))
+
+    @classmethod
+    def query(
+        cls,
+        db: Answers,
+        grid: Grid,
+        query: Query,
+        *,
+        jitter: float = 0.0,
+        count: int | None = None,
+        seed: int = 0,
+        first_id: int = 0,
+    ) -> Tiles:
+        """A tile for each geometry that a query gives, the middle of its bounding box in the tile's middle.
+
+        query: gives ``geom``, in any SRID; or a table's name, of which the geometries are taken and nothing else. Its other
+        columns become columns of the tiles, but `time`, which becomes their times, and `id`, their ids.
+        jitter: pixels by which a tile is moved at most, to either side and up or down, uniformly.
+        count: draw so many tiles, with replacement, each row as likely as its column `weight` says, or all alike. As a row may
+        come twice, tiles are then numbered, and `id` is a column.
+        Tiles come in the query's order, so give it an ORDER BY where that, or a draw by the seed, shall be the same again.
+        """
+        whole("seed", seed, 0)
+        if not 0 <= jitter < math.inf:
+            raise ConfigError(f"jitter={jitter!r}: expected pixels, 0 or more")
+        middles, columns = centres(db, grid, query)
+        rng = np.random.default_rng(seed)
+        if count is not None:
+            whole("count", count, 1)
+            drawn = weighted(rng, len(middles), columns.get("weight"), count)
+            middles, columns = middles[drawn], {name: values[drawn] for name, values in columns.items()}
+        cols, rows = around(grid, middles, jitter, rng)
+        times, ids = columns.pop("time", None), np.arange(first_id, first_id + len(cols))
+        if times is not None and times.dtype.kind != "M":
+            raise ConfigError("the query for tiles: its column time is no date or timestamp: call it otherwise, or cast it")
+        if count is None and "id" in columns:
+            ids = columns.pop("id")
+            if ids.dtype.kind not in "iu" or len(np.unique(ids)) < len(ids):
+                raise ConfigError(
+                    "the query for tiles: its column id becomes the tiles' ids, which are whole numbers, each there once: "
+                    "give it another name, or number the rows, row_number() OVER () AS id"
+                )
+        made = {"by": "query", "query": said(query), "jitter": jitter, "count": count and int(count), "seed": int(seed)}
+        return cls(grid, cols, rows, ids, times, columns, made)
+
+    @classmethod
+    def slippy(cls, zoom: int, *, within: Bounds, size: int = 256, first_id: int = 0) -> Tiles:
+        """The tiles of a web map at a zoom level, on a grid in EPSG:3857, with the columns x, y and z.
+
+        within: west, south, east, north in degrees; all tiles that share any land with it come, row by row from the north-west.
+        size: pixels of a tile: 256, or 512 where maps have tiles of twice the resolution.
+        """
+        grid = webmap.grid(zoom, size)
+        x, y = webmap.numbers(zoom, within)
+        columns = {"x": x, "y": y, "z": np.full(len(x), zoom)}
+        made = {"by": "slippy", "zoom": int(zoom), "within": said(within), "size": int(size)}
+        return cls(grid, x * size, y * size, np.arange(first_id, first_id + len(x)), None, columns, made)
 
     @classmethod
     def stored(cls, db: HasRasters, table: str, *, column: str | None = None) -> Tiles:
@@ -169,10 +272,69 @@ class Tiles:
             )
         return cls(grid, cols, rows, keys.astype(np.int64))
 
+    def save(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
+        """Keep the tiles in a GeoParquet file, all of it or nothing: places, ids, times, columns, the grid and what made them.
+
+        Needs pyarrow and pyproj: ``pip install 'pgtiles[parquet]'``. `load` gives the same tiles again. A file that is there is
+        refused unless `replace` is given, so that a split that was saved is never drawn anew unnoticed.
+        """
+        geoparquet.write(Path(path), self._kept(), replace)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Tiles:
+        """The tiles that `save` wrote to this file."""
+        return cls._from(*geoparquet.read(Path(path)))
+
+    def to_table(self, db: Keeps, table: str, *, replace: bool = False) -> None:
+        """Keep the tiles in a new table of the database, all of it or nothing; QGIS shows their envelopes.
+
+        `from_table` gives the same tiles again. A table that is there is refused unless `replace` is given.
+        """
+        tiletable.write(db, table, self._kept(), replace)
+
+    @classmethod
+    def from_table(cls, db: Keeps, table: str) -> Tiles:
+        """The tiles that `to_table` wrote to this table; columns that were added to it since come with them."""
+        return cls._from(*tiletable.read(db, table))
+
+    def _kept(self) -> keeping.Kept:
+        ours = (np.arange(len(self)), self.ids, self.cols, self.rows, self.zone, self.times)
+        named = dict(zip(keeping.OURS, ours, strict=True))
+        return keeping.kept(self.grid, named, self.columns, self.bounds, self.srids, self.made)
+
+    @classmethod
+    def _from(cls, noted: keeping.Json, columns: Mapping[str, NDArray[Any]]) -> Tiles:
+        ids, cols, rows = (columns[name] for name in (keeping.ID, keeping.COL, keeping.ROW))
+        own = {name: columns[name] for name in keeping.own_columns(columns)}
+        times, zone = columns.get(keeping.TIME), columns.get(keeping.GRID)
+        return cls(keeping.grid_in(noted), cols, rows, ids, times, own, noted["made"], zone)
+
     @property
     def bounds(self) -> NDArray[np.float64]:
-        """(N, 4) xmin, ymin, xmax, ymax in CRS units."""
+        """(N, 4) xmin, ymin, xmax, ymax in CRS units of each tile's grid."""
+        if isinstance(self.grid, Zones) and self.zone is not None:
+            return self.grid.bounds_in(self.zone, self.cols, self.rows)
         return self.grid.bounds(self.cols, self.rows)
+
+    @property
+    def srids(self) -> NDArray[np.int64]:
+        """(N,) the SRID of each tile's grid."""
+        own = np.array([grid.srid for grid in grids_of(self.grid)])
+        return own[np.zeros(len(self), int) if self.zone is None else self.zone]
+
+    def by_grid(self) -> list[Tiles]:
+        """The tiles of each grid that has any, as sets of their own; one, where all lie on one."""
+        return [part for _, _, part in self.zones()]
+
+    def zones(self) -> Iterator[tuple[int, NDArray[np.intp], Tiles]]:
+        """Of each grid that has any tiles, its number, their positions, and they alone."""
+        if self.zone is None:
+            yield 0, np.arange(len(self)), self
+            return
+        grids = grids_of(self.grid)
+        for number in np.unique(self.zone).tolist():
+            where = np.flatnonzero(self.zone == number)
+            yield number, where, replace(self[where], grid=grids[number], zone=None)
 
     def at(self, resolution: float | tuple[float, float] | None) -> Tiles:
         """The same tiles, in the same bounds, in pixels of another size; as they are where it is None."""
@@ -192,17 +354,25 @@ class Tiles:
             which = [int(which)]
         times = None if self.times is None else self.times[which]
         columns = {name: array[which] for name, array in self.columns.items()}
-        return Tiles(self.grid, self.cols[which], self.rows[which], self.ids[which], times, columns)
+        zone = None if self.zone is None else self.zone[which]
+        return Tiles(self.grid, self.cols[which], self.rows[which], self.ids[which], times, columns, self.made, zone)
 
     def __add__(self, other: Tiles) -> Tiles:
-        """Both sets, one after the other; they must lie on the same grid, share no id and have the same columns."""
-        if self.grid != other.grid:
-            raise ConfigError(f"tiles of two grids can't be added: {self.grid} and {other.grid}")
+        """Both sets, one after the other; they must share no id and have the same columns.
+
+        Their grids may differ in SRID and origin, as UTM zones do, but not in resolution and size: see `by_grid`.
+        """
+        grid, mine, others = joined(self.grid, other.grid)
+        zone = None
+        if mine is not None and others is not None:
+            zones = (np.zeros(len(t), np.int64) if t.zone is None else t.zone for t in (self, other))
+            zone = np.concatenate([place[own] for place, own in zip((mine, others), zones, strict=True)])
         if odd := sorted(self.columns.keys() ^ other.columns.keys()):
             raise ConfigError(f"tiles can't be added: only one of both has the column {odd[0]!r}; with_columns gives it to all")
         cols, rows, ids = (np.concatenate([getattr(t, name) for t in (self, other)]) for name in ("cols", "rows", "ids"))
         columns = {name: np.concatenate([array, other.columns[name]]) for name, array in self.columns.items()}
-        added = Tiles(self.grid, cols, rows, ids, columns=columns)
+        made = self.made if self.made == other.made else {"by": "sum", "of": [*_summands(self.made), *_summands(other.made)]}
+        added = Tiles(grid, cols, rows, ids, columns=columns, made=made, zone=zone)
         if self.times is None and other.times is None:
             return added
         own = [np.full(len(t), "NaT", "datetime64[us]") if t.times is None else t.times for t in (self, other)]
@@ -227,6 +397,23 @@ class Tiles:
             each = [instant(time) for time in given.reshape(-1).tolist()]
             given = np.array(each, "datetime64[us]").reshape(given.shape)
         return replace(self, times=np.broadcast_to(given, len(self)))
+
+    def per_period(self, times: Any, *, first_id: int = 0) -> Tiles:
+        """Each tile once for each of several times, one time after the other: see `timed` for what a time is.
+
+        Ids are new; the column ``place`` holds the tile's own, which tells the same place at other times.
+        """
+        each = [instant(time) for time in (times if isinstance(times, np.ndarray) else list(times))]
+        if not each or isinstance(times, str) or np.isnat(each).any():
+            raise ConfigError(f"times={times!r}: expected a list of times, such as ['2024-04-01', '2024-07-01']")
+        if "place" in self.columns:
+            raise ConfigError("these tiles have a column 'place' already, which per_period makes: call it otherwise")
+        which = np.tile(np.arange(len(self)), len(each))
+        named = self.with_columns(place=self.ids)
+        columns = {name: array[which] for name, array in named.columns.items()}
+        many = (self.cols[which], self.rows[which], np.arange(first_id, first_id + len(which)))
+        zone = None if self.zone is None else self.zone[which]
+        return Tiles(self.grid, *many, np.repeat(np.array(each), len(self)), columns, self.made, zone)
 
     def split(
         self, *, train: float = 0.0, val: float = 0.0, test: float = 0.0, block: float, gap: float, seed: int = 0
@@ -294,36 +481,13 @@ class Split:
         return cls(train, val, test, dropped)
 
 
-def _region(grid: Grid, within: Bounds | shapely.Geometry) -> tuple[shapely.Geometry | None, tuple[int, int, int, int]]:
-    """The region as a geometry (None where its bounding box is the region), and the places in its bounding box."""
-    region = within if isinstance(within, shapely.Geometry) else None
-    if region is not None:
-        if region.is_empty or region.area == 0:
-            raise ConfigError(f"within=: expected a polygon with an area, found {region.geom_type} of area {region.area:g}")
-        if not region.is_valid:
-            raise ConfigError(f"within=: the polygon is not valid: {shapely.is_valid_reason(region)}")
-        box = region.bounds
-    else:
-        box = tuple(float(v) for v in cast("Bounds", within))
-    if len(box) != 4 or not all(map(math.isfinite, box)) or box[0] >= box[2] or box[1] >= box[3]:
-        raise ConfigError(f"within={box!r}: expected xmin < xmax and ymin < ymax, four finite CRS coordinates")
-    c0, c1, r0, r1 = places = grid.places(cast("Bounds", box))
-    if c1 < c0 or r1 < r0:
+def _summands(made: Mapping[str, Any]) -> list[Any]:
+    return list(made["of"]) if made.get("by") == "sum" else [made]
+
+
+def _share(min_coverage: float) -> float:
+    if not isinstance(min_coverage, int | float) or not 0 < min_coverage <= 1:
         raise ConfigError(
-            f"within=: no tile of {_metres(grid)} fits into {box[2] - box[0]:g} × {box[3] - box[1]:g} CRS units: "
-            "make the tiles smaller or the region larger"
-            + (f" (a region in degrees? Say it in units of SRID {grid.srid})" if max(map(abs, box)) <= 180 else "")
+            f"min_coverage={min_coverage!r}: expected the share of a tile that must lie in the region, above 0, at most 1"
         )
-    return region, places
-
-
-def _inside(grid: Grid, region: shapely.Geometry | None, cols: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    if region is None:
-        return np.ones(len(cols), bool)
-    shapely.prepare(region)
-    return cast("NDArray[np.bool_]", shapely.covers(region, shapely.box(*grid.bounds(cols, rows).T)))
-
-
-def _metres(grid: Grid) -> str:
-    (rx, ry), (h, w) = grid.pixel, grid.shape
-    return f"{w} × {h} px ({w * rx:g} × {h * ry:g} CRS units)"
+    return float(min_coverage)
