@@ -109,7 +109,7 @@ def ready(db: Database) -> Database:
 
 def blocks() -> Split:
     """Random tiles, dealt by blocks of land, so that no house is in both. They are the same ones for each seed of the model."""
-    split = Tiles.random(GRID, within=CITY, count=TILES, seed=2).split(train=0.7, test=0.3, block=450, gap=8, seed=2)
+    split = Tiles.random(GRID, within=CITY, count=TILES, seed=2).split(train=0.7, test=0.3, block=500, gap=8, seed=2)
     say(f"{len(split.train)} tiles to train on, {len(split.test)} to test on; {split.dropped} lay too near to both")
     return split
 

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from .normalize import Normalize
     from .reading import read
     from .server import LocalServer
+    from .splits import Split
     from .statistics import Statistics
     from .targets import Boxes, Instances, Value
-    from .tiles import Split, Tiles
+    from .tiles import Tiles
     from .timeseries import TimeSeries
 
 _HOME = {
@@ -39,7 +40,7 @@ _HOME = {
     "Labels": "labels",
     "LocalServer": "server",
     "Normalize": "normalize",
-    "Split": "tiles",
+    "Split": "splits",
     "Statistics": "statistics",
     "TileDataset": "dataset",
     "Tiles": "tiles",

@@ -196,12 +196,15 @@ def _value(found: Found) -> tuple[dict[str, str], sql.Composable]:
 
 
 def _geometry(found: Found, grid: Grid) -> sql.Composed:
-    """A row's geometry in the tiles' SRID, buffered where asked."""
-    geometry = features.geometry(grid)
-    if found.buffer is None:
+    return widened(features.geometry(grid), found.buffer)
+
+
+def widened(geometry: sql.Composed, buffer: float | None) -> sql.Composed:
+    """A row's geometry, in the tiles' SRID, widened by ground metres at the tile's own scale."""
+    if buffer is None:
         return geometry
     metres = "ST_Scale(ST_Buffer(ST_Scale({}, tile.metre_x, tile.metre_y), {}::float8), 1 / tile.metre_x, 1 / tile.metre_y)"
-    return sql.SQL(metres).format(geometry, found.buffer)
+    return sql.SQL(metres).format(geometry, buffer)
 
 
 def _burnt(number: int, rows: Sequence[sql.Composed], grid: Grid, wish: Wish) -> sql.Composed:

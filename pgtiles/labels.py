@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +17,8 @@ from .errors import ConfigError
 from .pixels import Pixels
 from .query import OpenLayer
 from .rasters import MODE, open_rasters
+from .sharing import shared
+from .splits import SharedFeature
 from .tiles import Tiles
 from .wkb import PIXEL_TYPES
 
@@ -152,6 +154,10 @@ class Labels:
             ignore_missing=self.ignore_missing or "", small="" if self.all_touched else small(found, tiles.grid),
             features=given(found, tiles.grid),
         )  # fmt: skip
+
+    def shared(self, db: Database, tiles: Tiles, sides: Sequence[str]) -> list[SharedFeature]:
+        """Features that meet tiles of different sides (`Split.proof`): by the query's ``id``, or the table's primary key."""
+        return shared(db, tiles, sides, self._parts, Wish(self.srid, self.column, self.buffer, self.all_touched))
 
     def _open_rasters(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
         if self.buffer is not None or self.where is not None:

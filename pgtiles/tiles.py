@@ -1,10 +1,9 @@
-"""Sets of tiles: which places of a grid, in which order, and how they are dealt to training and tests. No I/O."""
+"""Sets of tiles: which places of a grid, in which order, and what else is known of each. No I/O."""
 
 from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
@@ -15,11 +14,12 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from . import geoparquet, keeping, tiletable, webmap
-from .errors import ConfigError, DataError, PgtilesWarning
+from . import geoparquet, keeping, splitting, tiletable, webmap
+from .errors import ConfigError, DataError
 from .grid import Bounds, Grid, HasLattice, pair, whole
 from .places import EDGES, Places, around, said, weighted
 from .regions import Answers, Query, Within, centres, region
+from .splits import Split
 from .tiletable import Keeps
 from .zones import Zones, grids_of, joined
 
@@ -416,69 +416,43 @@ class Tiles:
         return Tiles(self.grid, *many, np.repeat(np.array(each), len(self)), columns, self.made, zone)
 
     def split(
-        self, *, train: float = 0.0, val: float = 0.0, test: float = 0.0, block: float, gap: float, seed: int = 0
-    ) -> Split:
-        """Deal square blocks of land to train, val and test, and drop the tiles that come too near to another split.
+        self, *, train: float = 0.0, val: float = 0.0, test: float = 0.0, block: float | None = None, by: str | None = None,
+        polygons: str | None = None, gap: float, seed: int = 0, stratify: str | Sequence[str] = (), tolerance: float = 0.05,
+        db: Any = None,
+    ) -> Split[Tiles]:  # fmt: skip
+        """Deal whole groups of tiles to train, val and test, and drop the tiles that come too near to another split.
 
         train, val, test: shares of the tiles, of which at least two are positive; they are scaled to sum to 1.
-        block, gap: CRS units of the grid. No pixel of one split lies within `gap` of a pixel of another.
-        Says how many tiles were dropped, and warns above a fifth of them.
+        block: tiles whose centres lie in one block of land go together; its side in ground metres, at the least.
+        by: instead, a column: tiles of one value go together.
+        polygons: instead, a table or a query in ``db`` that gives ``geom`` and ``id``: a tile goes with the polygon that holds
+        its centre, and a tile outside all of them is left out.
+        gap: ground metres. No pixel of one split lies within them of a pixel of another. Train gives way to val and test, and
+        val to test.
+        stratify: columns of which each split gets its share too: amounts, such as the area of a class, or names.
+        tolerance: by how much shares may be off; more is warned of where there is ``stratify``.
+        Says what was dropped and reached (`Split.report`), and warns above a fifth that is dropped.
         """
         shares = {"train": train, "val": val, "test": test}
         if any(s < 0 or not math.isfinite(s) for s in shares.values()) or sum(s > 0 for s in shares.values()) < 2:
             raise ConfigError(f"split shares {shares}: expected at least two positive numbers")
-        (rx, ry), (h, w) = self.grid.pixel, self.grid.shape
-        widest = max(rx * w, ry * h) + gap
-        whole("seed", seed, 0)
-        if not 0 <= gap < math.inf or not widest <= block < math.inf:
-            raise ConfigError(f"block={block!r}, gap={gap!r}: expected gap >= 0 and block >= tile + gap, here {widest:g}")
-        return Split._deal(self, shares, block, gap, seed)
+        groups, land, made = splitting.group(self, {"block": block, "by": by, "polygons": polygons}, gap, seed, tolerance, db)
+        named = (stratify,) if isinstance(stratify, str) else tuple(stratify)
+        return splitting.split(
+            self, shares, groups, land, gap=gap, seed=seed, stratify=named, tolerance=tolerance, settings=made
+        )
 
+    def folds(
+        self, k: int, *, block: float | None = None, by: str | None = None, polygons: str | None = None, gap: float,
+        seed: int = 0, db: Any = None,
+    ) -> list[Split[Tiles]]:  # fmt: skip
+        """Splits into train and val, k of them, for cross-validation: each tile is in val of one.
 
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Three tile sets, apart on the ground; ``dropped`` tiles lay too near to a border between two of them."""
-
-    train: Tiles
-    val: Tiles
-    test: Tiles
-    dropped: int
-
-    @classmethod
-    def _deal(cls, tiles: Tiles, shares: Mapping[str, float], block: float, gap: float, seed: int) -> Split:
-        bounds, names = tiles.bounds, list(shares)
-        home = np.floor((bounds[:, :2] + bounds[:, 2:]) / 2 / block)  # (N, 2) the block that holds the centre
-        # A tile grown by half the gap must touch blocks of one split only; as block >= tile + gap, its corners tell all.
-        # Two grown tiles of different splits then share no ground, so that the tiles are at least a gap apart.
-        grown = bounds + np.array([-1, -1, 1, 1]) * gap / 2
-        corners = np.floor(np.stack([grown[:, [0, 1]], grown[:, [2, 1]], grown[:, [0, 3]], grown[:, [2, 3]]]) / block)
-        blocks, where = np.unique(np.concatenate([home[None], corners]).reshape(-1, 2), axis=0, return_inverse=True)
-        where = where.reshape(5, -1)  # (5, N): the home block and the four corners' blocks of each tile
-        weight = np.bincount(where[0], minlength=len(blocks))
-        want = np.array([shares[name] for name in names], float) / sum(shares.values()) * max(len(tiles), 1)
-        side, have = np.empty(len(blocks), int), np.zeros(len(names))
-        for b in np.random.default_rng(seed).permutation(len(blocks)):
-            side[b] = np.argmax((want - have) / np.maximum(want, 1e-9) - (want == 0) * 1e9)
-            have[side[b]] += max(weight[b], 1e-3)  # empty blocks are dealt too: tiles of two splits may reach into them
-        sides = side[where]
-        kept = (sides == sides[0]).all(axis=0)
-        train, val, test = (tiles[kept & (sides[0] == i)] for i in range(len(names)))
-        dropped = len(tiles) - int(kept.sum())
-        if lost := [name for name, part in (("train", train), ("val", val), ("test", test)) if shares[name] and not len(part)]:
-            warnings.warn(
-                f"no tile is left for {' and '.join(lost)}: the land has {len(blocks)} blocks of {block:g}; smaller ones give "
-                "each split its share",
-                PgtilesWarning,
-                stacklevel=3,
-            )
-        if dropped > len(tiles) / 5:
-            warnings.warn(
-                f"{dropped} of {len(tiles)} tiles were dropped because they lie within gap={gap:g} of another split: "
-                f"a larger block than {block:g}, a smaller gap or smaller tiles lose fewer",
-                PgtilesWarning,
-                stacklevel=3,
-            )
-        return cls(train, val, test, dropped)
+        block, by, polygons, gap, seed, db: as for `split`. In each fold, train gives way to val.
+        """
+        whole("k", k, 2)
+        groups, land, made = splitting.group(self, {"block": block, "by": by, "polygons": polygons}, gap, seed, 1, db)
+        return splitting.folds(self, k, groups, land, gap=gap, seed=seed, settings=made)
 
 
 def _summands(made: Mapping[str, Any]) -> list[Any]:

@@ -1,9 +1,7 @@
 """Where tiles are: laws of the lattice, and of the sets of tiles on it. shapely, fractions and counting say what is right."""
 
 import pickle
-import warnings
 from fractions import Fraction
-from itertools import combinations
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pgtiles import Grid, Tiles
-from pgtiles.errors import ConfigError, DataError, MissingError, PgtilesWarning
+from pgtiles.errors import ConfigError, DataError, MissingError
 
 GRID = Grid(srid=3857, resolution=1, size=4)
 L_SHAPE = shapely.Polygon([(0, 0), (24, 0), (24, 7), (9, 7), (9, 20), (0, 20)])
@@ -497,122 +495,3 @@ class TestSets:
         none = Tiles(GRID, np.array([]), np.array([]))
         assert len(none) == 0
         assert none.bounds.shape == (0, 4)
-
-
-def nearest(split):
-    """The least distance between tiles of different splits, by shapely, over all pairs."""
-    parts = [boxes(part) for part in (split.train, split.val, split.test) if len(part)]
-    return min(
-        (shapely.STRtree(a).query_nearest(b, return_distance=True)[1].min() for a, b in combinations(parts, 2)), default=np.inf
-    )
-
-
-class TestSplit:
-    SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}  # noqa: RUF012
-    WIDE = (0, 0, 4000, 4000)
-
-    def test_gap_shares_and_count(self):
-        tiles = Tiles.random(GRID, within=self.WIDE, count=1500, seed=1)
-        split = tiles.split(**self.SHARES, block=200, gap=10, seed=0)
-        assert nearest(split) >= 10
-        parts = [split.train, split.val, split.test]
-        ids = np.concatenate([part.ids for part in parts])
-        assert len(set(ids.tolist())) == len(ids) == 1500 - split.dropped
-        assert 0 < split.dropped < 300
-        for part, share in zip(parts, self.SHARES.values(), strict=True):
-            assert len(part) / len(ids) == pytest.approx(share, abs=0.04)
-            np.testing.assert_array_equal(part.bounds, tiles[part.ids].bounds)
-            assert (np.diff(part.ids) > 0).all()  # the tiles' own order
-
-    @pytest.mark.usefixtures("quiet")  # most are dropped, which is said
-    def test_where_tiles_lie_close_the_gap_is_true_and_no_wider_than_it_must(self):
-        """A tile on every place: the nearest of two splits are a gap apart, and at most a pixel more on either side."""
-        split = Tiles.sliding(GRID, within=(0, 0, 72, 72), stride=1).split(**self.SHARES, block=24, gap=8, seed=2)
-        assert min(map(len, (split.train, split.val, split.test))) > 20
-        assert 8 <= nearest(split) <= 8 + 2
-
-    def test_only_what_must_go_is_dropped(self):
-        """Tiles that lie deep within their block stay, all of them."""
-        cols, rows = (a.ravel() * 100 + 48 for a in np.mgrid[:20, :20])
-        split = Tiles(GRID, cols, rows).split(train=1, val=1, block=100, gap=50)
-        assert split.dropped == 0
-        assert nearest(split) >= 50
-
-    def test_shares_are_scaled(self):
-        tiles = Tiles.random(GRID, within=self.WIDE, count=500)
-        one, same = (tiles.split(train=t, test=e, block=200, gap=1) for t, e in ((0.75, 0.25), (3, 1)))
-        assert one.train.ids.tolist() == same.train.ids.tolist()
-        assert len(one.val) == 0
-
-    def test_the_seed_says_which(self):
-        tiles = Tiles.random(GRID, within=self.WIDE, count=500)
-        one, same, other = (tiles.split(**self.SHARES, block=200, gap=1, seed=s) for s in (3, 3, 4))
-        assert one.train.ids.tolist() == same.train.ids.tolist()
-        assert one.test.ids.tolist() == same.test.ids.tolist()
-        assert one.train.ids.tolist() != other.train.ids.tolist()
-
-    def test_many_dropped_are_said(self):
-        tiles = Tiles.random(GRID, within=(0, 0, 400, 400), count=1000)
-        with pytest.warns(PgtilesWarning, match=r"(\d+) of 1000 tiles were dropped.*gap=15") as caught:
-            split = tiles.split(train=1, val=1, block=20, gap=15)
-        assert split.dropped > 200
-        assert str(caught[0].message).startswith(f"{split.dropped} of 1000")
-        assert caught[0].filename == __file__
-
-    @pytest.mark.parametrize(
-        ("options", "says"),
-        [
-            ({"block": 13.9}, r"block=13\.9, gap=10.*tile \+ gap, here 14"),
-            ({"block": 0}, "block=0"),
-            ({"block": float("nan")}, "block=nan"),
-            ({"block": float("inf")}, "block=inf"),
-            ({"gap": -1}, "gap=-1: expected gap >= 0"),
-            ({"gap": float("nan")}, "gap=nan"),
-            ({"val": 0, "test": 0}, "at least two positive"),
-            ({"train": -1}, "at least two positive"),
-            ({"train": float("nan")}, "at least two positive"),
-            ({"seed": -1}, "seed=-1"),
-        ],
-    )
-    def test_wrong_arguments(self, options, says):
-        tiles = Tiles.random(GRID, within=self.WIDE, count=10)
-        with pytest.raises(ConfigError, match=says):
-            tiles.split(**self.SHARES | {"block": 200, "gap": 10} | options)
-
-    def test_a_split_that_gets_no_tile_is_said(self):
-        """All the land in one block: there is nothing to hold out."""
-        tiles = Tiles.random(GRID, within=(0, 0, 100, 100), count=50)
-        with pytest.warns(PgtilesWarning, match="val"):
-            tiles.split(train=0.8, val=0.2, block=1000, gap=0)
-
-    @settings(max_examples=200, deadline=None)
-    @given(
-        resolution=st.tuples(*[st.sampled_from([0.1, 0.3, 0.7, 1.0, 1.1, 2.5])] * 2),
-        size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
-        origin=st.tuples(*[st.floats(-1000, 1000)] * 2),
-        gap=st.sampled_from([0.0, 0.1, 1.0, 3.3, 20.0]),
-        room=st.sampled_from([1.0, 1.01, 1.5, 4.0]),
-        count=st.integers(1, 120),
-        spread=st.integers(1, 300),
-        shares=st.tuples(*[st.sampled_from([0.0, 0.1, 0.5, 1.0])] * 3).filter(lambda s: sum(v > 0 for v in s) >= 2),
-        seed=st.integers(0, 2**31),
-    )
-    def test_law(self, resolution, size, origin, gap, room, count, spread, shares, seed):
-        """The gap is true, nothing is there twice, nothing is lost uncounted, and nobody gets what he did not ask for."""
-        grid = Grid(srid=3857, resolution=resolution, size=size, origin=origin)
-        places = np.random.default_rng(seed).integers(-spread, spread + 1, (2, count))
-        tiles = Tiles(grid, *places, np.arange(count) + 1000)
-        block = room * (max(resolution[0] * size[1], resolution[1] * size[0]) + gap)
-        train, val, test = shares
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PgtilesWarning)
-            split = tiles.split(train=train, val=val, test=test, block=block, gap=gap, seed=seed)
-        assert nearest(split) >= gap - 1e-9
-        parts = [split.train, split.val, split.test]
-        ids = [i for part in parts for i in part.ids.tolist()]
-        assert len(set(ids)) == len(ids)
-        assert len(ids) + split.dropped == count
-        assert all(share or not len(part) for part, share in zip(parts, shares, strict=True))
-        where = dict(zip(tiles.ids.tolist(), pairs(tiles), strict=True))
-        for part in parts:
-            assert pairs(part) == [where[i] for i in part.ids.tolist()]

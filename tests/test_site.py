@@ -419,7 +419,7 @@ MET = {
     ),
     "does not lie on the tile's pixels": lambda w: layer(w, Imagery(SHIFTED)),
     "no tile of <tile> fits into": lambda w: Tiles.random(Grid.like(w.db, "scene"), within=(9, 47, 10, 48), count=1),
-    "expected gap >= 0 and block >= tile + gap": lambda w: many(w).split(train=0.5, test=0.5, block=100, gap=10),
+    "expected gap >= 0 and block >= tile + gap": lambda w: many(w).split(train=0.5, test=0.5, block=10, gap=10),
     "function <name>(<types>) does not exist": lambda w: layer(w, Labels("SELECT ST_Bufer(way, 6) AS geom FROM roads")),
     "can't go into one table with": lambda w: load.raster(
         w.db, [w.tif, write_tiff(w.folder / "one.tif", scene(0, (1, 20, 20)))], "never"

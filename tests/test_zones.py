@@ -5,11 +5,12 @@ import pickle
 import numpy as np
 import pytest
 import rasterio
+import rasterio.warp
 from conftest import scene, write_tiff
 from rasterio.transform import from_origin
 from rasterio.windows import from_bounds
 
-from pgtiles import Boxes, BySrid, Grid, Imagery, Labels, TileDataset, Tiles, bake, load, read
+from pgtiles import Boxes, BySrid, Grid, Imagery, Labels, Split, TileDataset, Tiles, bake, load, read
 from pgtiles.errors import ConfigError, MissingError
 
 CORNERS = {32632: (700_000, 5_300_000), 32633: (250_000, 5_310_000)}
@@ -36,6 +37,10 @@ def pixels(folder, tile):
     [srid], [bounds] = tile.srids.tolist(), tile.bounds.tolist()
     with rasterio.open(folder / f"{srid}.tif") as file:
         return file.read(window=from_bounds(*bounds, file.transform))
+
+
+def transform(srid, other, xs, ys, back=False):
+    return rasterio.warp.transform(*(f"EPSG:{code}" for code in ((other, srid) if back else (srid, other))), xs, ys)
 
 
 IMAGE = BySrid({32632: Imagery("s2_32632"), 32633: Imagery("s2_32633")})
@@ -128,6 +133,24 @@ class TestSets:
         _, tiles = zones
         np.testing.assert_array_equal(tiles.at(20).bounds, tiles.bounds)
         assert tiles.at(20).grid.shape == (16, 16)
+
+    def test_a_split_keeps_its_gap_across_zones(self, zones):
+        db, tiles = zones
+        split = tiles.split(train=0.5, test=0.5, block=1200, gap=60, seed=2)
+        assert min(len(split.train), len(split.test)) > 0
+        assert set(split.tiles.srids.tolist()) == set(CORNERS)
+        assert split.proof(db) == []
+        # the same ground in the other zone: a test tile laid over a train tile, which only the ground can tell
+        tile = split.train[split.train.srids == 32632][:1]
+        lon, lat = (v[0] for v in transform(32632, 4326, *tile.bounds.reshape(2, 2).mean(axis=0)[:, None]))
+        x, y = (v[0] for v in transform(32633, 4326, [lon], [lat], back=True))
+        other = tiles.by_grid()[1].grid
+        col, row = int((x - other.origin[0]) / RES) - 16, int((other.origin[1] - y) / RES) - 16
+        moved = Tiles(other, np.array([col]), np.array([row]), np.array([999])).with_columns(zone_name="z", split="test")
+        found = Split.of(split.tiles + moved, gap=60).proof(db)
+        assert (int(tile.ids[0]), 999) in {(near.tile, near.other) for near in found}
+        with pytest.raises(ConfigError, match="gap=0: between SRIDs"):
+            tiles.split(train=0.5, test=0.5, block=1200, gap=0)
 
     def test_what_is_of_one_grid_is_asked_of_each(self, zones):
         _, tiles = zones

@@ -1,0 +1,51 @@
+"""Features that tiles of different splits show: what a model has learned from in one place and is judged by in another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from psycopg import sql
+
+from . import features, query
+from .burning import EXPECTED, Part, Wish, widened
+from .database import Database
+from .errors import DataError, QueryError
+from .splits import SharedFeature
+from .template import compose
+from .tiles import Tiles
+
+CHUNK = 2000  # tiles whose features are asked for by one statement
+
+
+def shared(db: Database, tiles: Tiles, sides: Sequence[str], parts: Iterable[Part], wish: Wish) -> list[SharedFeature]:
+    """The features of each part that meet tiles of several sides, by their ids."""
+    found = []
+    for part in parts:
+        select = _ids(db, tiles, part, wish)
+        seen: dict[str, dict[str, int]] = {}  # of each feature, for each side one tile
+        for start in range(0, len(tiles), CHUNK):
+            some = tiles[start : start + CHUNK]
+            for place, key in db.ask(query.over(some, select)):
+                seen.setdefault(key, {}).setdefault(sides[start + place], int(some.ids[place]))
+        found += [SharedFeature(key, part.name, places) for key, places in seen.items() if len(places) > 1]
+    return sorted(found)
+
+
+def _ids(db: Database, tiles: Tiles, part: Part, wish: Wish) -> sql.Composed:
+    """What selects, from the relation tiles, each tile's features by their ids."""
+    if features.is_table(part.source):
+        table = db.table(str(part.source))
+        if len(table.primary_key) != 1:
+            raise DataError(f"{table} has no primary key of one column, by which its features are called: give a query with id")
+        srid, text = features.of_table(db, table, value=1, where=part.where, column=wish.column, id_=table.primary_key[0])
+    else:
+        srid, text = wish.srid or tiles.grid.srid, query.text_of(part.source)
+    reach = None if wish.buffer is None else max(wish.buffer, 0)
+    rows = features.rows(db, tiles, text, srid, reach=reach)
+    features.need_geometry(rows.columns, EXPECTED)
+    if "id" not in rows.columns:
+        raise QueryError(
+            f"the query gives the columns {', '.join(rows.columns)}: a proof by features needs one called id, which tells them "
+            "apart, such as osm_id AS id"
+        )
+    return compose("split_features", source=rows.source, geometry=widened(features.geometry(tiles.grid), wish.buffer))
