@@ -22,6 +22,8 @@ Query = Callable[[sql.Composed], list[tuple[Any, ...]]]
 NAME = r'(?:[^\W\d][\w$]*|"(?:[^"]|"")+")'
 TABLE_NAME = re.compile(rf"\s*({NAME})(?:\.({NAME}))?\s*")
 FOLDED = str.maketrans(ascii_uppercase, ascii_lowercase)  # PostgreSQL leaves other letters alone
+# What AddRasterConstraints says of all rasters of a table, by which PostGIS's own raster_columns knows it.
+ALIKE = ("srid", "scalex", "scaley", "same_alignment", "num_bands", "pixel_types", "nodata_values", "out_db")
 SAMPLE = 1000  # rows whose headers are looked at; every fragment that is ever read is checked again on arrival
 
 
@@ -175,12 +177,19 @@ def in_degrees(query: Query, srid: int) -> bool:
 
 
 def headers(query: Query, relation: sql.Composable, column: str, key: sql.Composable | None = None) -> list[Header]:
-    """The kinds of raster among the first thousand rows of a relation, the commonest first; the key names a row in text."""
+    """The kinds of raster among the first thousand rows of a relation, the commonest first; the key names a row in text.
+
+    One, of one row, where a table's constraints say that there are no others.
+    """
     name, key = sql.Identifier(column), key or sql.SQL("NULL::text")
+    table = relation.as_string(None) if isinstance(relation, sql.Identifier) else None
+    constraints: list[str | None] = [f"enforce_{what}_{column}" for what in ALIKE]
     return [
         Header(srid, (sx, sy), (kx, ky), tuple(types or ()), tuple(nodata or ()), n, (x, y), row, bool(out_db))
         for srid, sx, sy, kx, ky, types, nodata, n, x, y, row, out_db in query(
-            compose("raster_headers", relation=relation, column=name, key=key, sample=SAMPLE)
+            compose(
+                "raster_headers", relation=relation, column=name, key=key, sample=SAMPLE, name=table, constraints=constraints
+            )
         )
     ]
 
