@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .bysrid import BySrid
     from .database import Database
     from .dataset import TileDataset
+    from .draws import Draws
     from .grid import Grid
     from .imagery import Imagery
     from .labels import Labels, Vectors
@@ -34,6 +35,7 @@ _HOME = {
     "Boxes": "targets",
     "BySrid": "bysrid",
     "Database": "database",
+    "Draws": "draws",
     "Grid": "grid",
     "Imagery": "imagery",
     "Instances": "targets",
@@ -53,9 +55,9 @@ _HOME = {
 }
 
 __all__ = [
-    "Baked", "Boxes", "BySrid", "Database", "Grid", "Imagery", "Instances", "Labels", "LocalServer", "Normalize", "Split",
-    "Statistics", "TileDataset", "Tiles", "TimeSeries", "Value", "Vectors", "bake", "baked", "errors", "load", "plot", "read",
-    "samples", "targets", "tile",
+    "Baked", "Boxes", "BySrid", "Database", "Draws", "Grid", "Imagery", "Instances", "Labels", "LocalServer", "Normalize",
+    "Split", "Statistics", "TileDataset", "Tiles", "TimeSeries", "Value", "Vectors", "bake", "baked", "errors", "load", "plot",
+    "read", "samples", "targets", "tile",
 ]  # fmt: skip
 
 

@@ -121,10 +121,9 @@ def burn(
 
 def small(found: Sequence[Found], grid: Grid) -> str:
     """The SELECT that counts the areas on the relation tiles, and those of them that cover no pixel's centre."""
-    rows = [_select(one, rank, grid, alone=len(found) == 1) for rank, one in enumerate(found)]
     sx, sy = grid.pixel
     select = compose(
-        "small_areas", features=sql.SQL("\nUNION ALL\n").join(rows), singles=features.singles("r"), most=MOST_AREAS,
+        "small_areas", features=rows_of(found, grid), singles=features.singles("r"), most=MOST_AREAS,
         large=LARGE * sx * sy,
     )  # fmt: skip
     return select.as_string(None)
@@ -136,6 +135,12 @@ def given(found: Sequence[Found], grid: Grid) -> str:
         features.given(one.rows, grid, _value(one)[1], _geometry(one, grid), one.part.name) for one in found if not one.again
     )
     return "\nUNION ALL\n".join(every)
+
+
+def rows_of(found: Sequence[Found], grid: Grid) -> sql.Composed:
+    """The features of the parts on the relation tiles, one part after the other, as features.sql gives them."""
+    rows = [_select(one, rank, grid, alone=len(found) == 1) for rank, one in enumerate(found)]
+    return sql.SQL("\nUNION ALL\n").join(rows)
 
 
 def where_of(found: Sequence[Found], grid: Grid) -> str:

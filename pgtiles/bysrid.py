@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from numpy.typing import NDArray
+
 from .database import Database
 from .errors import ConfigError
+from .labels import Labels, Vectors
 from .query import Layer, OpenLayer
 from .tiles import Tiles
 
@@ -34,6 +37,18 @@ class BySrid:
 
     def open(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
         """Open the layer that is for these tiles."""
+        return self._of(tiles).open(db, tiles, name, number)
+
+    def measure(
+        self, db: Database, tiles: Tiles, name: str, progress: Callable[[int, int], None] | None = None
+    ) -> Mapping[str, NDArray[Any]]:
+        """What `Tiles.describe` adds to the tiles, by the layer that is for them."""
+        layer = self._of(tiles)
+        if not isinstance(layer, Labels | Vectors):
+            raise ConfigError(f"{type(layer).__name__} burns no vectors: expected Labels or Vectors for each SRID")
+        return layer.measure(db, tiles, name, progress)
+
+    def _of(self, tiles: Tiles) -> Layer:
         if (layer := self.layers.get(tiles.grid.srid)) is None:
             raise ConfigError(f"no layer is given for tiles in SRID {tiles.grid.srid}; there are {sorted(self.layers)}")
-        return layer.open(db, tiles, name, number)
+        return layer

@@ -21,6 +21,7 @@ from . import order
 from .baking import Baking, bake
 from .checking import Report, check
 from .database import Database
+from .draws import Draws, Fresh, repeats
 from .errors import ConfigError, PgtilesWarning
 from .explaining import Why, why
 from .measuring import measure
@@ -36,7 +37,7 @@ from .timeseries import Steps
 Sample = dict[str, Any]
 Transform = Callable[[Sample, torch.Generator], Sample]
 Empty = tuple[int, ...]  # of each layer, how many of a batch's tiles nothing came to
-Read = Callable[[NDArray[np.int64]], tuple[Any, Empty]]  # of some tiles
+Read = Callable[[Tiles], tuple[Any, Empty]]  # of some tiles
 
 FEW = 0.01  # of the areas: that fewer cover no pixel's centre is worth no warning (`pgtiles check` tells)
 SINGLE = 16  # tiles that one statement reads where tiles are handed out one by one
@@ -46,7 +47,7 @@ class TileDataset(IterableDataset[Sample]):
     """Tiles and layers of a database as an iterable dataset.
 
     db: the database, or its URL.
-    tiles: which tiles, all on one grid.
+    tiles: which tiles, all on one grid; or what is drawn in each epoch: `Tiles.weighted`, `Tiles.balanced`, `Tiles.fresh`.
     layers: what each tile shows; the keys become the sample's keys.
     batch_size: tiles in a batch; None gives single tiles, for a trainer that batches by itself.
     shuffle: a new order in each epoch; else the tiles' own.
@@ -54,7 +55,7 @@ class TileDataset(IterableDataset[Sample]):
     seed: of the order and of the transform.
     connections: connections a process opens, each on a thread of its own. Two keep one core of the server busy.
     transform: takes one tile's sample and a `torch.Generator` seeded by (seed, epoch, tile id), and gives a sample: the same
-        augmentation for the same tile and epoch, whichever worker makes it.
+        augmentation for the same tile and epoch, whichever worker makes it; another one where an epoch has the tile again.
 
     A batch is a dict of tensors: one per layer, (B, bands, H, W) or (B, H, W), ``bounds`` (B, 4) float64 in CRS units as
     xmin, ymin, xmax, ymax, and ``tile_id`` (B,) int64.
@@ -67,7 +68,7 @@ class TileDataset(IterableDataset[Sample]):
     def __init__(
         self,
         db: Database | str,
-        tiles: Tiles,
+        tiles: Tiles | Draws[Tiles],
         layers: Mapping[str, Layer],
         *,
         batch_size: int | None = 16,
@@ -81,14 +82,15 @@ class TileDataset(IterableDataset[Sample]):
             if not (isinstance(value, int) and value >= least) and (name, value) != ("batch_size", None):
                 raise ConfigError(f"{name}={value!r}: expected a whole number, {least} or more")
         self.db = db if isinstance(db, Database) else Database(db)
-        self.tiles, self.layers = tiles, dict(layers)
+        self.draws = tiles if isinstance(tiles, Draws) else None
+        self.tiles, self.layers = tiles if isinstance(tiles, Tiles) else tiles.tiles, dict(layers)
         self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
         self.seed, self.connections, self.transform = seed, connections, transform
-        self.plan = Plan.open(self.db, tiles, layers)
+        self.plan = Plan.open(self.db, self.tiles, layers)
         self.classes = {layer.name: layer.classes for layer in self.plan.layers if layer.classes}
-        for layer, areas, lost in too_small(self.db, self.plan, tiles):
+        for layer, areas, lost in too_small(self.db, self.plan, self.tiles):
             if lost >= FEW * areas:
-                warnings.warn(lost_in_words(layer, areas, lost, tiles.grid), PgtilesWarning, stacklevel=2)
+                warnings.warn(lost_in_words(layer, areas, lost, self.tiles.grid), PgtilesWarning, stacklevel=2)
         self.db.close()
         # In shared memory, because the workers of a DataLoader hold copies: the epoch under way, the one after it, and whether
         # anybody says which it is; and where the workers that loader() is about to start note what they read.
@@ -98,7 +100,8 @@ class TileDataset(IterableDataset[Sample]):
 
     def __len__(self) -> int:
         """Batches in an epoch (tiles, where batch_size is None)."""
-        return order.count_units(len(self.tiles), unit=self.batch_size or 1, drop_last=self.drop_last)
+        count = len(self.tiles if self.draws is None else self.draws)
+        return order.count_units(count, unit=self.batch_size or 1, drop_last=self.drop_last)
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch that the next iteration reads. Without it, each iteration reads the one after the last."""
@@ -125,6 +128,8 @@ class TileDataset(IterableDataset[Sample]):
 
     def bake(self, table: str, *, refresh: bool = False, replace: bool = False, progress: Progress | None = None) -> Baking:
         """Write what the layers show on all tiles into a table, on the server: see `pgtiles.bake`. `pgtiles.baked` reads it."""
+        if isinstance(self.draws, Fresh):
+            raise ConfigError("tiles that are fresh in each epoch can't be baked: bake a fixed set, such as Tiles.random gives")
         return bake(
             self.db, table, self.tiles, self.layers, refresh=refresh, replace=replace, connections=self.connections,
             progress=progress,
@@ -167,7 +172,9 @@ class TileDataset(IterableDataset[Sample]):
         return self._stream(epoch, worker, workers)  # a generator of its own, so that the epoch is fixed here and now
 
     def _stream(self, epoch: int, worker: int, workers: int) -> Iterator[Sample]:
-        sequence = order.epoch_order(len(self.tiles), seed=self.seed, epoch=epoch, shuffle=self.shuffle)
+        tiles = self.tiles if self.draws is None else self.draws.epoch(self.seed, epoch)
+        again = repeats(tiles.ids)
+        sequence = order.epoch_order(len(tiles), seed=self.seed, epoch=epoch, shuffle=self.shuffle)
         units = order.units(sequence, unit=self.batch_size or 1, drop_last=self.drop_last)
         mine = order.share(units, worker=worker, workers=workers)
         if self.batch_size is None:  # one statement reads many tiles all the same
@@ -175,33 +182,34 @@ class TileDataset(IterableDataset[Sample]):
         counted = np.zeros(1 + len(self.plan.layers), int)
         # a batch that a worker hands on as it is read goes in one piece; our own DataLoader unpacks it
         packed = self.tally is not None and self.batch_size is not None and self.transform is None
-        for unit, (sample, empty) in zip(mine, self._ahead(mine, self._packed if packed else self._read), strict=True):
+        ahead = self._ahead(tiles, mine, self._packed if packed else self._read)
+        for unit, (sample, empty) in zip(mine, ahead, strict=True):
             counted += (len(unit), *empty)
-            yield from [sample] if packed else self._samples(sample, epoch)
+            yield from [sample] if packed else self._samples(sample, epoch, again[unit])
         if self.tally is not None:
             self.tally[worker] = torch.from_numpy(counted)  # the main process sums up and reports
         else:
             self.report(counted.tolist(), epoch)
 
-    def _read(self, unit: NDArray[np.int64]) -> tuple[Any, Empty]:
-        batch = read_batch(self.db, self.plan, self.tiles[unit])
+    def _read(self, tiles: Tiles) -> tuple[Any, Empty]:
+        batch = read_batch(self.db, self.plan, tiles)
         return batch.sample, batch.empty
 
-    def _packed(self, unit: NDArray[np.int64]) -> tuple[Any, Empty]:
+    def _packed(self, tiles: Tiles) -> tuple[Any, Empty]:
         """The same in a parcel. The first one of a worker is copied into it, and tells how large the next ones are."""
         piece = Piece(self._parcel)
-        batch = read_batch(self.db, self.plan, self.tiles[unit], piece.zeros)
+        batch = read_batch(self.db, self.plan, tiles, piece.zeros)
         parcel = piece.pack(batch.sample)
         self._parcel = max(self._parcel, len(parcel.bytes))
         return parcel, batch.empty
 
-    def _ahead(self, units: list[NDArray[np.int64]], read: Read) -> Iterator[tuple[Any, Empty]]:
+    def _ahead(self, tiles: Tiles, units: list[NDArray[np.int64]], read: Read) -> Iterator[tuple[Any, Empty]]:
         """The batches in order, while threads read the next ones."""
         waiting: deque[Future[tuple[Any, Empty]]] = deque()
         with ThreadPoolExecutor(self.connections, thread_name_prefix="pgtiles") as threads:
             try:
                 for unit in units:
-                    waiting.append(threads.submit(read, unit))
+                    waiting.append(threads.submit(read, tiles[unit]))
                     if len(waiting) > 2 * self.connections:
                         yield waiting.popleft().result()
                 while waiting:
@@ -209,7 +217,7 @@ class TileDataset(IterableDataset[Sample]):
             finally:  # the consumer stopped, or a batch failed: what has not begun is not worth reading
                 threads.shutdown(wait=True, cancel_futures=True)
 
-    def _samples(self, sample: Mapping[str, NDArray[Any]], epoch: int) -> Iterator[Sample]:
+    def _samples(self, sample: Mapping[str, NDArray[Any]], epoch: int, again: NDArray[np.int64]) -> Iterator[Sample]:
         tensors = {
             name: [torch.from_numpy(a) for a in array] if isinstance(array, list) else torch.from_numpy(array)
             for name, array in sample.items()
@@ -219,14 +227,18 @@ class TileDataset(IterableDataset[Sample]):
             return
         singles = [{name: tensor[i] for name, tensor in tensors.items()} for i in range(len(sample["tile_id"]))]
         if self.transform is not None:
-            singles = [self.transform(single, self._generator(epoch, int(single["tile_id"]))) for single in singles]
+            generators = (
+                self._generator(epoch, int(single["tile_id"]), n) for single, n in zip(singles, again.tolist(), strict=True)
+            )
+            singles = [self.transform(single, generator) for single, generator in zip(singles, generators, strict=True)]
         if self.batch_size is None:
             yield from singles
         else:
             yield _collated(singles, ragged={name for name, array in sample.items() if isinstance(array, list)})
 
-    def _generator(self, epoch: int, tile_id: int) -> torch.Generator:
-        mixed = np.random.SeedSequence([self.seed, epoch, tile_id % 2**64]).generate_state(1, np.uint64)[0]
+    def _generator(self, epoch: int, tile_id: int, again: int) -> torch.Generator:
+        drawn = [again] if again else []  # how many times this epoch had the tile before
+        mixed = np.random.SeedSequence([self.seed, epoch, tile_id % 2**64, *drawn]).generate_state(1, np.uint64)[0]
         return torch.Generator().manual_seed(int(mixed) % 2**63)
 
     def report(self, counted: list[int], epoch: int) -> None:

@@ -120,7 +120,13 @@ def clipped(grid: Grid, *, all_touched: bool = False) -> sql.Composed:
     """As much of a geometry as has to be burned on a tile; all_touched: its areas for two pixels more."""
     (sx, sy), envelope = grid.pixel, sql.SQL("g.envelope")
     wider = sql.SQL("ST_Expand({}, {}::float8, {}::float8)").format(envelope, 2 * sx, 2 * sy)
-    return compose("clipped", area_box=wider if all_touched else envelope, line_box=wider)
+    area_box = wider if all_touched else envelope
+    return compose("clipped", area_box=area_box, cut=cut(area_box), line_box=wider)
+
+
+def cut(box: sql.Composable) -> sql.Composed:
+    """The part of the area g.geom inside a box."""
+    return compose("cut", box=box)
 
 
 def where_it_lies(srids: Iterable[int], grid: Grid, done: str) -> str:

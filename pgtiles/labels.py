@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from . import features, ignoring, legend
+from . import areas, features, ignoring, legend
 from .burning import Part, Wish, ask, burn, given, parts_of, small, where_of
 from .canvas import Mask, check_dtype, fits
 from .database import Database
@@ -159,6 +160,13 @@ class Labels:
         """Features that meet tiles of different sides (`Split.proof`): by the query's ``id``, or the table's primary key."""
         return shared(db, tiles, sides, self._parts, Wish(self.srid, self.column, self.buffer, self.all_touched))
 
+    def measure(
+        self, db: Database, tiles: Tiles, name: str, progress: Callable[[int, int], None] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """What `Tiles.describe` adds to the tiles: of each class the share that it covers, and how many features it has."""
+        wish = Wish(self.srid, self.column, self.buffer, self.all_touched)
+        return areas.measure(db, tiles, self._parts, wish, name, progress)
+
     def _open_rasters(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
         if self.buffer is not None or self.where is not None:
             raise ConfigError(f"buffer= and where= go with geometries; {self.source!s:.60} gives rasters")
@@ -217,17 +225,29 @@ class Vectors:
         object.__setattr__(self, "bands", dict(self.bands))
         parts_of(self.bands, "band")
 
+    @property
+    def _parts(self) -> list[Part]:
+        return [Part(source, kind="band", name=band) for band, _, source in parts_of(self.bands, "band")]
+
+    @property
+    def _wish(self) -> Wish:
+        return Wish(self.srid, None, self.buffer, self.all_touched)
+
     def open(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
         """Have the server check each band's query, and read its plan."""
-        wish = Wish(self.srid, None, self.buffer, self.all_touched)
-        named = parts_of(self.bands, "band")
-        found = [ask(db, tiles, Part(source, kind="band", name=band), wish) for band, _, source in named]
-        select, parts, said = burn(db, tiles, number, found, wish)
+        found = [ask(db, tiles, part, self._wish) for part in self._parts]
+        select, parts, said = burn(db, tiles, number, found, self._wish)
         sheet = Mask((len(found), *tiles.grid.shape), self.dtype, 0)
         return OpenLayer(
             name, select, sheet, path="burned", why=where_of(found, tiles.grid), warnings=said, parts=parts,
             features=given(found, tiles.grid),
         )  # fmt: skip
+
+    def measure(
+        self, db: Database, tiles: Tiles, name: str, progress: Callable[[int, int], None] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """What `Tiles.describe` adds to the tiles: of each band the share that it covers, and how many features it has."""
+        return areas.measure(db, tiles, self._parts, self._wish, name, progress)
 
 
 def _check_buffer(buffer: float | None) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of a batch: each tile's imagery beside its labels, with a legend. matplotlib is imported only here."""
+"""Pictures of a batch, imagery beside labels, and of what a set of tiles is like. matplotlib is imported only here."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ConfigError, DependencyError, MissingError
+from .tiles import Tiles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PALETTE = ("#e6194b", "#ffe119", "#4363d8", "#3cb44b", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#a9a9a9")
 IGNORED = "#404040"
+PLAIN = "#4363d8"
+FEW = 10  # different whole numbers: so many are shown as categories, more as a scale
+RECTANGLES = 20_000  # tiles: of more, a map is drawn in cells
+CELLS = 400  # along the longer side of such a map
 
 
 def batch(
@@ -45,11 +50,6 @@ def batch(
     ignore_index: the value of pixels that are left out of training: grey, and called ignored in the legend.
     title: above everything.
     """
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.patches import Patch
-    except ImportError as error:
-        raise DependencyError("pictures need matplotlib: pip install 'pgtiles[plot]'") from error
     if count < 1:
         raise ConfigError(f"count={count!r}: expected at least one tile")
     arrays = {name: np.asarray(value) for name, value in sample.items() if not isinstance(value, list)}
@@ -69,7 +69,7 @@ def batch(
         painted, names = {ignore_index: IGNORED} | painted, names | {ignore_index: "ignored"}
     height, width = next(iter(arrays.values())).shape[-2:]
     side = 2.6 * (height / width) ** 0.5, 2.6 * (width / height) ** 0.5  # inches: down, across
-    figure = Figure(figsize=(side[1] * len(columns) + 0.3, side[0] * rows + 0.7), layout="constrained")
+    figure = _blank(side[1] * len(columns) + 0.3, side[0] * rows + 0.7)
     axes = figure.subplots(rows, len(columns), squeeze=False)
     base = shown[0][1] if shown else None
     for r in range(rows):
@@ -87,14 +87,111 @@ def batch(
             axis.set_title("\n".join(above), fontsize=10)
         if "tile_id" in sample:
             axes[r, 0].set_ylabel(f"tile {int(np.asarray(sample['tile_id'])[r])}", fontsize=8)
-    if values:
-        patches = [Patch(color=painted[v], label=f"{names[v]} ({v})" if v in names else str(v)) for v in values]
-        figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), 5), frameon=False, fontsize=9)
+    _legend(figure, {f"{names[v]} ({v})" if v in names else str(v): painted[v] for v in values})
     if title:
         figure.suptitle(title, fontsize=11)
+    return _saved(figure, path)
+
+
+def histogram(tiles: Tiles, column: str, path: str | Path | None = None, *, bins: int = 40, title: str | None = None) -> Figure:
+    """Draw how many tiles have which values of a column: bars, on a scale of powers of ten, for few tiles show a rare class.
+
+    column: of numbers; or of texts, truths, times or up to ten different whole numbers, which have a bar each.
+    path, title: as for `batch`.
+    """
+    values, named = _known(tiles, column)
+    figure, without = _blank(6, 3.4), ""
+    axis = figure.subplots()
+    if named is not None:
+        axis.bar(named, np.bincount(values), color=PLAIN)
+    else:
+        axis.hist(values[np.isfinite(values)], bins=bins, color=PLAIN)
+        without = f", {(values == 0).sum():,} of them with none"
+    axis.set(yscale="log", ylabel="tiles", xlabel=column, title=title or f"{len(tiles):,} tiles{without}")
+    return _saved(figure, path)
+
+
+def map(  # noqa: A001  # it is called plot.map
+    tiles: Tiles, path: str | Path | None = None, *, by: str | None = None, title: str | None = None
+) -> Figure:
+    """Draw where the tiles lie, in the grid's coordinates, and colour them by a column. The greater values lie on top.
+
+    by: a column of numbers, on a scale; or of texts, truths, times or up to ten different whole numbers, in a colour each.
+    path, title: as for `batch`.
+
+    Of more than 20,000 tiles, the map is cut into 400 cells along its longer side, each with the greatest value of those whose
+    centre it holds.
+    """
+    if not len(tiles):
+        raise ConfigError("tiles: there is no tile to draw")
+    if tiles.zone is not None:
+        raise ConfigError("tiles: they lie on several grids, whose coordinates don't share a map: draw each of tiles.by_grid()")
+    values, named = (np.zeros(len(tiles), int), ["tiles"]) if by is None else _known(tiles, by)
+    values, bounds = values[order := np.argsort(values, kind="stable")], tiles.bounds[order]
+    across, down = np.ptp(bounds[:, [0, 2]]), np.ptp(bounds[:, [1, 3]])
+    figure = _blank(1.5 + 6 * min(across / down, 1.5) ** 0.5, 1 + 6 * min(down / across, 1.5) ** 0.5)
+    from matplotlib.collections import PolyCollection
+    from matplotlib.colors import ListedColormap
+
+    axis, shades = figure.subplots(), [PALETTE[(i + 2) % len(PALETTE)] for i in range(len(named or ()))]
+    scale: Any = "viridis_r" if named is None else ListedColormap(shades)
+    if len(tiles) <= RECTANGLES:
+        drawn: Any = PolyCollection(list(bounds[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]), alpha=0.7, linewidths=0.3, cmap=scale)
+        drawn.set_array(values)
+        axis.add_collection(drawn)
+    else:
+        side = max(across, down) / CELLS
+        left, low = bounds[:, :2].min(axis=0)
+        col, row = (((bounds[:, :2] + bounds[:, 2:]) / 2 - (left, low)) / side).astype(int).T
+        cells = np.full((int(down / side) + 1, int(across / side) + 1), np.nan)
+        np.fmax.at(cells, (row, col), values)
+        extent = (left, left + cells.shape[1] * side, low, low + cells.shape[0] * side)
+        drawn = axis.imshow(cells, origin="lower", interpolation="nearest", extent=extent, cmap=scale)
+    if named is None:
+        figure.colorbar(drawn, label=by, shrink=0.7)
+    else:
+        drawn.set_clim(-0.5, len(named) - 0.5)
+        _legend(figure, dict(zip(named, shades, strict=True)) if by else {})
+    axis.autoscale_view()
+    axis.set(aspect="equal", title=title or f"{len(tiles):,} tiles, EPSG:{tiles.grid.srid}")
+    axis.ticklabel_format(style="plain", useOffset=False)
+    axis.tick_params("x", rotation=90)
+    return _saved(figure, path)
+
+
+def _blank(width: float, height: float) -> Figure:
+    """A figure of so many inches."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise DependencyError("pictures need matplotlib: pip install 'pgtiles[plot]'") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _saved(figure: Figure, path: str | Path | None) -> Figure:
     if path is not None:
         save(figure, path)
     return figure
+
+
+def _legend(figure: Figure, shades: Mapping[str, str]) -> None:
+    """Below the picture, a name for each colour."""
+    from matplotlib.patches import Patch
+
+    if shades:
+        patches = [Patch(color=shade, label=name) for name, shade in shades.items()]
+        figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), 5), frameon=False, fontsize=9)
+
+
+def _known(tiles: Tiles, column: str) -> tuple[NDArray[Any], list[str] | None]:
+    """A column's numbers; or of categories the place of each, and their names."""
+    if column not in tiles.columns:
+        raise ConfigError(f"these tiles have no column {column!r}, but {', '.join(tiles.columns) or 'none'}")
+    values = tiles.columns[column]
+    if values.dtype.kind == "f" or (values.dtype.kind in "iu" and len(np.unique(values)) > FEW):
+        return values.astype(float), None
+    names, which = np.unique(values, return_inverse=True)
+    return which.reshape(-1), [str(name) for name in names]
 
 
 def _columns(
@@ -132,9 +229,8 @@ def overlaid(image: NDArray[Any] | None, mask: NDArray[Any], colours: Mapping[in
 
     grey = np.ones((*mask.shape, 3), np.float32)
     if image is not None:
-        rows, cols = (
-            np.arange(n) * of // n for n, of in zip(mask.shape, image.shape, strict=False)
-        )  # they may differ in pixels
+        # they may differ in pixels
+        rows, cols = (np.arange(n) * of // n for n, of in zip(mask.shape, image.shape, strict=False))
         grey = np.repeat(image[rows][:, cols].mean(axis=-1, keepdims=True), 3, axis=-1).astype(np.float32)
     for value, colour in colours.items():
         where = mask == value

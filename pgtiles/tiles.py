@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import geoparquet, keeping, splitting, tiletable, webmap
+from . import draws, geoparquet, keeping, splitting, tiletable, webmap
+from .draws import Draws
 from .errors import ConfigError, DataError
 from .grid import Bounds, Grid, HasLattice, pair, whole
 from .places import EDGES, Places, around, said, weighted
@@ -22,6 +24,8 @@ from .regions import Answers, Query, Within, centres, region
 from .splits import Split
 from .tiletable import Keeps
 from .zones import Zones, grids_of, joined
+
+D = TypeVar("D", contravariant=True)
 
 ON_LATTICE = 1e-3  # px: stored rasters that are no further off are read as they are
 
@@ -31,6 +35,15 @@ class HasRasters(HasLattice, Protocol):
 
     def rasters(self, table: str, column: str | None) -> list[tuple[int, float, float, int, int]]:
         """Key, upper left x and y, width and height of each raster of a table, by key."""
+
+
+class Measures(Protocol[D]):
+    """What `Tiles.describe` needs of a layer; D is a `Database`."""
+
+    def measure(
+        self, db: D, tiles: Tiles, name: str, progress: Callable[[int, int], None] | None = None
+    ) -> Mapping[str, NDArray[Any]]:
+        """Columns of what the layer shows on each tile. name: its key in a dict of layers, or nothing."""
 
 
 def instant(value: str | date | np.datetime64 | None) -> np.datetime64:
@@ -105,8 +118,7 @@ class Tiles:
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        columns = dict(self.columns)  # a proxy does not pickle
-        return Tiles, (self.grid, self.cols, self.rows, self.ids, self.times, columns, self.made, self.zone)
+        return _restored, (vars(self) | {"columns": dict(self.columns)},)  # a proxy does not pickle
 
     @classmethod
     def random(
@@ -242,6 +254,16 @@ class Tiles:
         return cls(grid, x * size, y * size, np.arange(first_id, first_id + len(x)), None, columns, made)
 
     @classmethod
+    def fresh(cls, grid: Grid, *, count: int, **where: Any) -> Draws[Tiles]:
+        """`count` random tiles, others in each epoch, for a dataset's ``tiles``: no epoch has an id of another one.
+
+        where: the arguments of `Tiles.random`, but seed and first_id, which come of the dataset's seed and the epoch.
+        """
+        if own := {"seed", "first_id"} & where.keys():
+            raise ConfigError(f"{sorted(own)[0]}= can't be given: it comes of the dataset's seed and of the epoch")
+        return draws.fresh(partial(cls.random, grid, count=count, **where), count)
+
+    @classmethod
     def stored(cls, db: HasRasters, table: str, *, column: str | None = None) -> Tiles:
         """One tile for each raster of a table, on its very pixels: of a table of chips or patches, all of one size.
 
@@ -334,11 +356,11 @@ class Tiles:
         grids = grids_of(self.grid)
         for number in np.unique(self.zone).tolist():
             where = np.flatnonzero(self.zone == number)
-            yield number, where, replace(self[where], grid=grids[number], zone=None)
+            yield number, where, _alike(self[where], grid=grids[number], zone=None)
 
     def at(self, resolution: float | tuple[float, float] | None) -> Tiles:
         """The same tiles, in the same bounds, in pixels of another size; as they are where it is None."""
-        return self if resolution is None else replace(self, grid=self.grid.at(resolution))
+        return self if resolution is None else _alike(self, grid=self.grid.at(resolution))
 
     def __len__(self) -> int:
         return len(self.cols)
@@ -347,7 +369,7 @@ class Tiles:
         return f"Tiles({len(self)} on {self.grid})"
 
     def __getitem__(self, which: int | slice | NDArray[Any] | Sequence[int]) -> Tiles:
-        """The tiles at these positions (an int, a slice, integers or a boolean mask), in that order."""
+        """The tiles at these positions (an int, a slice, integers or a boolean mask), in that order; one may come twice."""
         if isinstance(which, int | np.integer):
             if not -len(self) <= which < len(self):
                 raise IndexError(f"tile {which} of {len(self)}")
@@ -355,7 +377,8 @@ class Tiles:
         times = None if self.times is None else self.times[which]
         columns = {name: array[which] for name, array in self.columns.items()}
         zone = None if self.zone is None else self.zone[which]
-        return Tiles(self.grid, self.cols[which], self.rows[which], self.ids[which], times, columns, self.made, zone)
+        own = {"cols": self.cols[which], "rows": self.rows[which], "ids": self.ids[which]}
+        return _alike(self, **own, times=times, columns=MappingProxyType(columns), zone=zone)
 
     def __add__(self, other: Tiles) -> Tiles:
         """Both sets, one after the other; they must share no id and have the same columns.
@@ -383,6 +406,87 @@ class Tiles:
         given = {name: np.asarray(values) for name, values in columns.items()}
         own = {name: np.broadcast_to(array, len(self)) if not array.ndim else array for name, array in given.items()}
         return replace(self, columns={**self.columns, **own})
+
+    def describe(
+        self, db: D, layers: Measures[D] | Mapping[str, Measures[D]], *, progress: Callable[[int, int], None] | None = None
+    ) -> Tiles:
+        """The same tiles with columns of what vectors show on them: no tile is read, and no pixel made.
+
+        layers: `Labels` or `Vectors` with classes or bands by name, or a dict of such layers.
+        progress: is told how many tiles of all are done.
+
+        Each class gives two columns. ``<class>``: the share of the tile that its features cover, 0 to 1, as the exact area
+        of the vectors (widened by ``buffer=``), where what overlaps within the class counts once; what another class covers
+        counts too. ``<class>_count``: how many features have a part inside the tile; bare lines and points have no area, but
+        count. A layer without classes is a class of its key's name.
+        """
+        columns: dict[str, NDArray[Any]] = {}
+        for name, layer in (layers if isinstance(layers, Mapping) else {"": layers}).items():
+            if not hasattr(layer, "measure"):
+                raise ConfigError(f"{type(layer).__name__} burns no vectors: expected Labels or Vectors, or a dict of them")
+            more = self._measured(db, layer, name, progress)
+            if twice := sorted(columns.keys() & more.keys()):
+                raise ConfigError(f"two of the layers give a column {twice[0]!r}: rename a class, or describe them one by one")
+            columns |= more
+        return self.with_columns(**columns)
+
+    def _measured(
+        self, db: D, layer: Measures[D], name: str, progress: Callable[[int, int], None] | None
+    ) -> dict[str, NDArray[Any]]:
+        """The columns that a layer adds, asked for the tiles of each grid."""
+        columns, done = dict[str, NDArray[Any]](), 0
+        for _, where, part in self.zones():
+
+            def tell(n: int, _: int, before: int = done) -> None:
+                if progress:
+                    progress(before + n, len(self))
+
+            for key, values in layer.measure(db, part, name, tell).items():
+                columns.setdefault(key, np.zeros(len(self), values.dtype))[where] = values
+            done += len(part)
+        return columns
+
+    def filter(
+        self, keep: Callable[[Mapping[str, NDArray[Any]]], NDArray[np.bool_]], *, negatives: float = 0.0, seed: int = 0
+    ) -> Tiles:
+        """The tiles that meet a condition, in their order: ``tiles.filter(lambda tile: tile["road"] > 0.01)``.
+
+        keep: takes all columns by name, ``id`` among them, and gives a truth for each tile.
+        negatives: of the tiles that do not meet it, this share is kept too, 0 to 1, rounded to whole tiles: drawn by the seed.
+        """
+        return self[draws.kept(self, keep, negatives, seed)]
+
+    def weighted(self, weights: str | Sequence[float] | NDArray[Any], *, count: int | None = None) -> Draws[Tiles]:
+        """Tiles drawn by weight, others in each epoch, for a dataset's ``tiles``; a tile may come more than once in an epoch.
+
+        weights: one for each tile, 0 or more, or a column's name. A tile comes count × its share of all weights times in an
+        epoch, rounded up or down by chance.
+        count: how many tiles an epoch reads; as many as there are unless given.
+        """
+        return draws.weighted(self, weights, count)
+
+    def balanced(self, by: str, *, share: float | None = None, count: int | None = None) -> Draws[Tiles]:
+        """Tiles drawn so that a column is balanced, others in each epoch, for a dataset's ``tiles``: see `weighted`.
+
+        by: a column of categories (texts, truths, whole numbers or times), each of which comes equally often; or, with
+        ``share=``, of shares of a class, as `describe` gives them.
+        share: the mean share of the class over the tiles of an epoch.
+        count: as for `weighted`.
+
+        Raises `ConfigError`, with what can be reached, where no weights give the share; warns where few tiles do.
+        """
+        return draws.balanced(self, by, share, count)
+
+    def density(self, radius: float) -> NDArray[np.int64]:
+        """How many tiles have their centre within the radius of each tile's centre, itself included: ``1 / density`` as weights
+        keeps a place of many tiles from outweighing others.
+
+        radius: CRS units; tiles on another grid are no neighbours. Distances north to south are told to a 16th of it.
+        """
+        density = np.zeros(len(self), np.int64)
+        for _, where, part in self.zones():
+            density[where] = draws.density(part, radius)
+        return density
 
     def timed(self, times: Any) -> Tiles:
         """The same tiles with times of their own: ``tile.time`` in SQL, and what ``TimeSeries(nearest="tile")`` is near to.
@@ -453,6 +557,21 @@ class Tiles:
         whole("k", k, 2)
         groups, land, made = splitting.group(self, {"block": block, "by": by, "polygons": polygons}, gap, seed, 1, db)
         return splitting.folds(self, k, groups, land, gap=gap, seed=seed, settings=made)
+
+
+def _alike(tiles: Tiles, **changed: Any) -> Tiles:
+    """The same but for what is given, unchecked: the set was checked when it was made, each batch is such, and a draw may hold
+    a tile twice.
+    """
+    alike = object.__new__(Tiles)
+    vars(alike).update(vars(tiles) | changed)
+    return alike
+
+
+def _restored(fields: dict[str, Any]) -> Tiles:
+    tiles = object.__new__(Tiles)
+    vars(tiles).update(fields | {"columns": MappingProxyType(fields["columns"])})
+    return tiles
 
 
 def _summands(made: Mapping[str, Any]) -> list[Any]:

@@ -451,8 +451,10 @@ class TestSets:
         assert [one.ids.tolist() for one in tiles] == [[40], [10], [30], [20]]
 
     def test_twice_the_same_is_refused(self, tiles):
+        """Where a set is made; a slice may hold a tile twice, as a draw does."""
         with pytest.raises(ConfigError, match=r"1 tile ids are there twice \(the first: 10\).*first_id="):
-            tiles[[1, 1]]
+            tiles + tiles[[1]]
+        assert tiles[[1, 1]].ids.tolist() == [10, 10]
 
     def test_adding(self, tiles):
         more = Tiles(GRID, np.array([9]), np.array([9]), np.array([50]))

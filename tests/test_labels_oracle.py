@@ -196,3 +196,31 @@ def test_all_touched(osm, burner, table):
     for kind in heads:
         want = [burner(i, [(getattr(osm, kind), 1, 0)], all_touched=True) for i in each(osm)]
         assert compare(table, f"all_touched: {kind}", got[kind], want) <= got[kind].size / 10_000
+
+
+def test_areas_before_anything_is_burned(osm, table):
+    """What `Tiles.describe` says of each tile: the area of the union, and the features that reach in, to a millionth."""
+    kinds = {"road": ROAD, "building": BUILDING, "landuse": LANDUSE, "water": WATER}
+    wide = f"SELECT ST_Buffer(way, 5) AS geom {ROAD} AND ST_DWithin(way, tile.geom, 5)"
+    classes = Labels({kind: f"SELECT way AS geom {of} {NEAR}" for kind, of in kinds.items()} | {"wide": wide})
+    found = osm.tiles.describe(osm.db, {"mask": classes, "metres": Labels(f"SELECT way AS geom {ROAD} {NEAR}", buffer=6)})
+    shapes = {kind: np.array(getattr(osm, kind), object) for kind in kinds}
+    shapes["wide"] = shapely.buffer(shapes["road"], 5, quad_segs=8)
+    trees = {kind: shapely.STRtree(of) for kind, of in shapes.items()}
+    worst = 0.0
+    for i in each(osm):
+        bounds, scale = osm.tiles.bounds[i], metres(osm.tiles.bounds[i])
+        here = shapely.box(*bounds)
+        near = {kind: shapes[kind][trees[kind].query(here)] for kind in shapes}
+        scaled = [shapely.transform(s, lambda p: p * scale) for s in shapes["road"][trees["road"].query(here.buffer(30))]]
+        near["metres"] = [shapely.transform(shapely.buffer(s, 6, quad_segs=8), lambda p: p / scale) for s in scaled]
+        for kind, some in near.items():
+            valid = [shapely.make_valid(shape) for shape in some]
+            parts = [shape.intersection(here) for shape in valid]
+            area = shapely.union_all(parts).area / here.area
+            reach = sum(p.area > 0 if s.area else s.intersects(here) for p, s in zip(parts, valid, strict=True))
+            got = found.columns[kind][i]
+            assert found.columns[f"{kind}_count"][i] == reach, (kind, i)
+            assert got == pytest.approx(area, rel=1e-6, abs=1e-12), (kind, i)
+            worst = max(worst, abs(got / area - 1) if area else 0)
+    table.append(f"areas by describe, 6 classes: off by at most {worst:.1e} of the area, {len(found)} tiles")

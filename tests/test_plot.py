@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from pgtiles import plot
+from pgtiles import Grid, Tiles, plot
 from pgtiles.errors import ConfigError, PgtilesError
 
 SIDE = 40
@@ -213,3 +213,73 @@ class TestFile:
         with pytest.raises(PgtilesError, match=name):
             plot.batch(self.SAMPLE, tmp_path / name)
         assert list(tmp_path.iterdir()) == []
+
+
+class TestTiles:
+    """What a set of tiles is like; the columns are read back from bars and colours."""
+
+    GRID = Grid(srid=3857, resolution=1, size=10)
+
+    def row(self, **columns):
+        """Tiles side by side, 10 apart."""
+        n = len(next(iter(columns.values())))
+        return Tiles(self.GRID, np.arange(n) * 20, np.zeros(n, int)).with_columns(**columns)
+
+    def at(self, figure, x, y):
+        """The colour of a place on the map."""
+        return drawn(figure, figure.axes[0], y, x)
+
+    def test_a_histogram_has_each_tile_once(self):
+        values = np.append(np.zeros(70), np.linspace(0.1, 1, 30))
+        figure = plot.histogram(self.row(road=values), "road", bins=10)
+        heights = [bar.get_height() for bar in figure.axes[0].patches]
+        np.testing.assert_array_equal(heights, np.histogram(values, bins=10)[0])
+        assert figure.axes[0].get_title() == "100 tiles, 70 of them with none"
+
+    @pytest.mark.parametrize("values", [["b", "a", "b"], [7, 3, 7], [True, False, True]], ids=["texts", "numbers", "truths"])
+    def test_categories_have_a_bar_each(self, values):
+        figure = plot.histogram(self.row(kind=values), "kind")
+        assert [bar.get_height() for bar in figure.axes[0].patches] == [1, 2]
+        assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == [str(v) for v in sorted(set(values))]
+
+    def test_a_map_shows_each_tile_in_its_place_and_colour(self):
+        """A text column of a split: where no tile lies, nothing is drawn."""
+        figure = plot.map(self.row(split=["train", "test", "train", "val"]), by="split")
+        assert legend(figure) == ["test", "train", "val"]
+        shades = dict(zip(legend(figure), (p.get_facecolor() for p in figure.legends[0].get_patches()), strict=True))
+        for place, name in enumerate(("train", "test", "train", "val")):
+            want = 0.7 * np.array(shades[name][:3]) + 0.3  # see-through by a third, on white
+            np.testing.assert_allclose(self.at(figure, 20 * place + 5, -5), want, atol=0.02)
+            np.testing.assert_allclose(self.at(figure, max(20 * place - 5, 15), -5), 1)
+
+    def test_numbers_are_on_a_scale(self):
+        figure = plot.map(self.row(road=np.linspace(0, 1, 30)), by="road")
+        assert figure.axes[1].get_ylabel() == "road"
+        light = [self.at(figure, 20 * place + 5, -5).sum() for place in (0, 10, 20, 29)]
+        assert light == sorted(light, reverse=True)
+
+    def test_of_many_tiles_a_cell_shows_the_greatest(self):
+        rng = np.random.default_rng(0)
+        cols, rows = rng.integers(0, 2000, 30_000), rng.integers(0, 1000, 30_000)
+        tiles = Tiles(self.GRID, cols, rows).with_columns(road=(cols >= 1000) * rng.random(30_000))
+        shown = plot.map(tiles, by="road").axes[0].images[0]
+        cells, (left, right, low, _) = shown.get_array().filled(np.nan), shown.get_extent()
+        assert max(cells.shape) in (400, 401)
+        side = (right - left) / cells.shape[1]
+        x, y = cols + 5, -rows - 5
+        for r, c in rng.integers(0, cells.shape, (200, 2)):
+            inside = (x >= left + c * side) & (x < left + (c + 1) * side) & (y >= low + r * side) & (y < low + (r + 1) * side)
+            np.testing.assert_equal(cells[r, c], tiles.columns["road"][inside].max(initial=-1) if inside.any() else np.nan)
+        assert np.nanmax(cells[:, : cells.shape[1] // 2 - 2]) == 0
+
+    def test_without_a_column_and_to_a_file(self, tmp_path):
+        figure = plot.map(self.row(x=[1, 2]), tmp_path / "map.png", title="mine")
+        assert (legend(figure), figure.axes[0].get_title()) == ([], "mine")
+        assert imread(tmp_path / "map.png").std() > 0
+
+    def test_refused(self):
+        for draw in (plot.histogram, lambda tiles, name: plot.map(tiles, by=name)):
+            with pytest.raises(ConfigError, match="no column 'raod', but road"):
+                draw(self.row(road=[1.0]), "raod")
+        with pytest.raises(ConfigError, match="there is no tile to draw"):
+            plot.map(self.row(road=[1.0])[:0])
