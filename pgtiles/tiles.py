@@ -1,16 +1,14 @@
-"""Sets of tiles: which places of a grid, in which order, and what else is known of each. No I/O."""
+"""Tiles: where they come from, what is known of them before they are read, and how they are dealt and kept."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +20,8 @@ from .grid import Bounds, Grid, HasLattice, pair, whole
 from .places import EDGES, Places, around, said, weighted
 from .regions import Answers, Query, Within, centres, region
 from .splits import Split
+from .tileset import TileSet
 from .tiletable import Keeps
-from .zones import Zones, grids_of, joined
 
 D = TypeVar("D", contravariant=True)
 
@@ -46,23 +44,8 @@ class Measures(Protocol[D]):
         """Columns of what the layer shows on each tile. name: its key in a dict of layers, or nothing."""
 
 
-def instant(value: str | date | np.datetime64 | None) -> np.datetime64:
-    """A date or time in UTC, to the microsecond; text is ISO 8601. What has no zone is in UTC already."""
-    try:
-        time = datetime.fromisoformat(value) if isinstance(value, str) else value
-        if isinstance(time, datetime) and time.tzinfo:
-            time = time.astimezone(UTC).replace(tzinfo=None)
-        if time is None or isinstance(time, date | np.datetime64):
-            return cast("np.datetime64", np.array(time, "datetime64[us]")[()])
-    except ValueError:
-        pass
-    raise ConfigError(
-        f"{value!r} is no time: expected a date or a time such as '2024-03-01' or '2024-03-01T10:30Z', or a datetime"
-    )
-
-
 @dataclass(frozen=True, eq=False)
-class Tiles:
+class Tiles(TileSet):
     """A set of tiles on one grid, in an order of its own: a small table of arrays, with a row a tile.
 
     cols, rows: of the place where each tile begins, its upper left corner, in steps of the lattice, int64; rows count
@@ -73,52 +56,6 @@ class Tiles:
     made: the call that made the tiles, or those that they were taken from, with its settings, ready for JSON.
     zone: of tiles on several grids (`Zones`, as `+` makes them), the number of each one's grid; None where there is one.
     """
-
-    grid: Grid
-    cols: NDArray[np.int64]
-    rows: NDArray[np.int64]
-    ids: NDArray[np.int64] = field(default=cast("NDArray[np.int64]", None))
-    times: NDArray[np.datetime64] | None = None
-    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    made: Mapping[str, Any] = field(default_factory=dict)
-    zone: NDArray[np.int64] | None = None
-
-    def __post_init__(self) -> None:
-        ids = np.arange(len(self.cols)) if self.ids is None else self.ids
-        for name, value in (("cols", self.cols), ("rows", self.rows), ("ids", ids)):
-            array = np.ascontiguousarray(value)
-            if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-                raise ConfigError(f"{name}: expected N integers, found an array of {array.dtype} {array.shape}")
-            object.__setattr__(self, name, array.astype(np.int64))
-        if not len(self.cols) == len(self.rows) == len(self.ids):
-            raise ConfigError(f"{len(self.cols)} cols, {len(self.rows)} rows, {len(self.ids)} ids: expected equal numbers")
-        ordered = np.sort(self.ids)  # which is 20 times as fast as np.unique
-        if (ordered[1:] == ordered[:-1]).any():
-            values, counts = np.unique(self.ids, return_counts=True)
-            raise ConfigError(
-                f"{(counts > 1).sum()} tile ids are there twice (the first: {values[counts > 1][0]}): "
-                "an id must name one tile; number the second set from elsewhere with first_id="
-            )
-        if self.times is not None:
-            array = np.asarray(self.times)
-            if array.dtype.kind != "M" or array.shape != (len(self),):
-                raise ConfigError(f"times: expected {len(self)} of datetime64, found an array of {array.dtype} {array.shape}")
-            object.__setattr__(self, "times", array.astype("datetime64[us]"))
-        columns = {name: np.asarray(values) for name, values in self.columns.items()}
-        for name, array in columns.items():
-            if not (isinstance(name, str) and name) or array.dtype.kind not in "biufUM" or array.shape != (len(self),):
-                raise ConfigError(
-                    f"column {name!r}: expected {len(self)} numbers, truths, texts or times under a name, found an array of "
-                    f"{array.dtype} {array.shape}"
-                )
-        object.__setattr__(self, "columns", MappingProxyType(columns))
-        if (self.zone is not None) != isinstance(self.grid, Zones) or (self.zone is not None and len(self.zone) != len(self)):
-            raise ConfigError(
-                f"zone: expected the number of its grid for each tile on several grids, found {self.zone} on {self.grid}"
-            )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (vars(self) | {"columns": dict(self.columns)},)  # a proxy does not pickle
 
     @classmethod
     def random(
@@ -331,82 +268,6 @@ class Tiles:
         times, zone = columns.get(keeping.TIME), columns.get(keeping.GRID)
         return cls(keeping.grid_in(noted), cols, rows, ids, times, own, noted["made"], zone)
 
-    @property
-    def bounds(self) -> NDArray[np.float64]:
-        """(N, 4) xmin, ymin, xmax, ymax in CRS units of each tile's grid."""
-        if isinstance(self.grid, Zones) and self.zone is not None:
-            return self.grid.bounds_in(self.zone, self.cols, self.rows)
-        return self.grid.bounds(self.cols, self.rows)
-
-    @property
-    def srids(self) -> NDArray[np.int64]:
-        """(N,) the SRID of each tile's grid."""
-        own = np.array([grid.srid for grid in grids_of(self.grid)])
-        return own[np.zeros(len(self), int) if self.zone is None else self.zone]
-
-    def by_grid(self) -> list[Tiles]:
-        """The tiles of each grid that has any, as sets of their own; one, where all lie on one."""
-        return [part for _, _, part in self.zones()]
-
-    def zones(self) -> Iterator[tuple[int, NDArray[np.intp], Tiles]]:
-        """Of each grid that has any tiles, its number, their positions, and they alone."""
-        if self.zone is None:
-            yield 0, np.arange(len(self)), self
-            return
-        grids = grids_of(self.grid)
-        for number in np.unique(self.zone).tolist():
-            where = np.flatnonzero(self.zone == number)
-            yield number, where, _alike(self[where], grid=grids[number], zone=None)
-
-    def at(self, resolution: float | tuple[float, float] | None) -> Tiles:
-        """The same tiles, in the same bounds, in pixels of another size; as they are where it is None."""
-        return self if resolution is None else _alike(self, grid=self.grid.at(resolution))
-
-    def __len__(self) -> int:
-        return len(self.cols)
-
-    def __repr__(self) -> str:
-        return f"Tiles({len(self)} on {self.grid})"
-
-    def __getitem__(self, which: int | slice | NDArray[Any] | Sequence[int]) -> Tiles:
-        """The tiles at these positions (an int, a slice, integers or a boolean mask), in that order; one may come twice."""
-        if isinstance(which, int | np.integer):
-            if not -len(self) <= which < len(self):
-                raise IndexError(f"tile {which} of {len(self)}")
-            which = [int(which)]
-        times = None if self.times is None else self.times[which]
-        columns = {name: array[which] for name, array in self.columns.items()}
-        zone = None if self.zone is None else self.zone[which]
-        own = {"cols": self.cols[which], "rows": self.rows[which], "ids": self.ids[which]}
-        return _alike(self, **own, times=times, columns=MappingProxyType(columns), zone=zone)
-
-    def __add__(self, other: Tiles) -> Tiles:
-        """Both sets, one after the other; they must share no id and have the same columns.
-
-        Their grids may differ in SRID and origin, as UTM zones do, but not in resolution and size: see `by_grid`.
-        """
-        grid, mine, others = joined(self.grid, other.grid)
-        zone = None
-        if mine is not None and others is not None:
-            zones = (np.zeros(len(t), np.int64) if t.zone is None else t.zone for t in (self, other))
-            zone = np.concatenate([place[own] for place, own in zip((mine, others), zones, strict=True)])
-        if odd := sorted(self.columns.keys() ^ other.columns.keys()):
-            raise ConfigError(f"tiles can't be added: only one of both has the column {odd[0]!r}; with_columns gives it to all")
-        cols, rows, ids = (np.concatenate([getattr(t, name) for t in (self, other)]) for name in ("cols", "rows", "ids"))
-        columns = {name: np.concatenate([array, other.columns[name]]) for name, array in self.columns.items()}
-        made = self.made if self.made == other.made else {"by": "sum", "of": [*_summands(self.made), *_summands(other.made)]}
-        added = Tiles(grid, cols, rows, ids, columns=columns, made=made, zone=zone)
-        if self.times is None and other.times is None:
-            return added
-        own = [np.full(len(t), "NaT", "datetime64[us]") if t.times is None else t.times for t in (self, other)]
-        return replace(added, times=np.concatenate(own))
-
-    def with_columns(self, **columns: Any) -> Tiles:
-        """The same tiles with more columns, or others of the same names: N values each, or one for all."""
-        given = {name: np.asarray(values) for name, values in columns.items()}
-        own = {name: np.broadcast_to(array, len(self)) if not array.ndim else array for name, array in given.items()}
-        return replace(self, columns={**self.columns, **own})
-
     def describe(
         self, db: D, layers: Measures[D] | Mapping[str, Measures[D]], *, progress: Callable[[int, int], None] | None = None
     ) -> Tiles:
@@ -488,37 +349,6 @@ class Tiles:
             density[where] = draws.density(part, radius)
         return density
 
-    def timed(self, times: Any) -> Tiles:
-        """The same tiles with times of their own: ``tile.time`` in SQL, and what ``TimeSeries(nearest="tile")`` is near to.
-
-        times: one for all or one a tile: text in ISO 8601, `datetime.date`, `datetime.datetime` or NumPy's datetime64; None or
-        NaT for a tile that has none. Without a zone they are UTC.
-        """
-        given = np.asarray(times)
-        if given.ndim and given.shape != (len(self),):
-            raise ConfigError(f"times: expected one, or one for each of {len(self)} tiles, found an array {given.shape}")
-        if given.dtype.kind != "M":
-            each = [instant(time) for time in given.reshape(-1).tolist()]
-            given = np.array(each, "datetime64[us]").reshape(given.shape)
-        return replace(self, times=np.broadcast_to(given, len(self)))
-
-    def per_period(self, times: Any, *, first_id: int = 0) -> Tiles:
-        """Each tile once for each of several times, one time after the other: see `timed` for what a time is.
-
-        Ids are new; the column ``place`` holds the tile's own, which tells the same place at other times.
-        """
-        each = [instant(time) for time in (times if isinstance(times, np.ndarray) else list(times))]
-        if not each or isinstance(times, str) or np.isnat(each).any():
-            raise ConfigError(f"times={times!r}: expected a list of times, such as ['2024-04-01', '2024-07-01']")
-        if "place" in self.columns:
-            raise ConfigError("these tiles have a column 'place' already, which per_period makes: call it otherwise")
-        which = np.tile(np.arange(len(self)), len(each))
-        named = self.with_columns(place=self.ids)
-        columns = {name: array[which] for name, array in named.columns.items()}
-        many = (self.cols[which], self.rows[which], np.arange(first_id, first_id + len(which)))
-        zone = None if self.zone is None else self.zone[which]
-        return Tiles(self.grid, *many, np.repeat(np.array(each), len(self)), columns, self.made, zone)
-
     def split(
         self, *, train: float = 0.0, val: float = 0.0, test: float = 0.0, block: float | None = None, by: str | None = None,
         polygons: str | None = None, gap: float, seed: int = 0, stratify: str | Sequence[str] = (), tolerance: float = 0.05,
@@ -557,25 +387,6 @@ class Tiles:
         whole("k", k, 2)
         groups, land, made = splitting.group(self, {"block": block, "by": by, "polygons": polygons}, gap, seed, 1, db)
         return splitting.folds(self, k, groups, land, gap=gap, seed=seed, settings=made)
-
-
-def _alike(tiles: Tiles, **changed: Any) -> Tiles:
-    """The same but for what is given, unchecked: the set was checked when it was made, each batch is such, and a draw may hold
-    a tile twice.
-    """
-    alike = object.__new__(Tiles)
-    vars(alike).update(vars(tiles) | changed)
-    return alike
-
-
-def _restored(fields: dict[str, Any]) -> Tiles:
-    tiles = object.__new__(Tiles)
-    vars(tiles).update(fields | {"columns": MappingProxyType(fields["columns"])})
-    return tiles
-
-
-def _summands(made: Mapping[str, Any]) -> list[Any]:
-    return list(made["of"]) if made.get("by") == "sum" else [made]
 
 
 def _share(min_coverage: float) -> float:

@@ -20,7 +20,8 @@ from .database import Database
 from .errors import ConfigError, DataError, QueryError
 from .pixels import Pixels
 from .template import compose
-from .tiles import Tiles, instant
+from .tiles import Tiles
+from .tileset import instant
 
 Moment = str | date | datetime | np.datetime64  # as `tiles.instant` reads it
 STAMP = struct.Struct(">d")  # what stands before a fragment: seconds since 1970

@@ -26,7 +26,7 @@ FLOORS = [
     },
     {"catalog", "webmap", "zones", "places", "draws", "splits"},
     {"regions", "keeping", "splitting"},
-    {"geoparquet", "tiletable"},
+    {"geoparquet", "tiletable", "tileset"},
     {"tiles", "moments"},
     {"server", "rasterfile", "vectorfile", "osm2pgsql", "canvas", "copyout"},
     {"records", "pixels"},
