@@ -13,7 +13,7 @@ import shapely
 from numpy.typing import NDArray
 
 from .errors import ConfigError, DataError, DependencyError, LoadError, MissingError
-from .keeping import Json, Kept, as_it_was, noted_in
+from .keeping import Json, Kept, as_it_was, is_ours, noted_in
 
 if TYPE_CHECKING:
     import pyarrow
@@ -26,6 +26,8 @@ def write(path: Path, tiles: Kept, replace: bool) -> None:
     pa, parquet, pyproj = _libraries()
     if path.exists() and not replace:
         raise LoadError(f"{path} is there already: replace=True writes over it")
+    if path.exists() and not _ours(path):
+        raise LoadError(f"{path} holds no tiles that save wrote, and stays as it is, replace or not: name another")
     arrays, geo = dict[str, Any](), dict[str, Json]()
     for name, array in tiles.columns.items():
         if array.dtype.kind == "f" and array.dtype.itemsize > 8:
@@ -67,6 +69,14 @@ def read(path: Path) -> tuple[Json, dict[str, NDArray[Any]]]:
     names = [name for name in table.column_names if name not in geometries]
     found = {name: _array(name, table.column(name)) for name in names}
     return noted, {name: as_it_was(noted, name, array) for name, array in found.items()}
+
+
+def _ours(path: Path) -> bool:
+    pa, parquet, _ = _libraries()
+    try:
+        return is_ours((parquet.read_schema(path).metadata or {}).get(NOTE))
+    except (pa.ArrowException, OSError):
+        return False
 
 
 def _array(name: str, column: Any) -> NDArray[Any]:

@@ -46,33 +46,56 @@ def kept(
     made: Mapping[str, Any],
 ) -> Kept:
     """What is to be kept of tiles. ours: columns of `OURS`, those that are None left out. own: the tiles' columns."""
-    if taken := [name for name in own if name in OURS or name.startswith(GEOM)]:
+    several = np.unique(srids).tolist() or [grids_of(grid)[0].srid]
+    called = {f"{GEOM}_{srid}" if len(several) > 1 else GEOM: srid for srid in several}
+    if taken := [name for name in own if name in OURS or name in called]:
         raise ConfigError(f"the column {taken[0]!r} can't be kept, as tiles are kept with one of that name: call it otherwise")
+    ids, counts = np.unique(np.asarray(ours[ID]), return_counts=True)
+    if (counts > 1).any():
+        raise ConfigError(
+            f"{(counts > 1).sum()} tile ids are there twice (the first: {ids[counts > 1][0]}), as in what an epoch draws, and "
+            "can't be kept: a kept tile has an id of its own; keep the set that was drawn from, and the seed"
+        )
     columns = {name: array for name, array in ours.items() if array is not None}
     dtypes = {name: array.dtype.str for name, array in own.items()}
     for name, array in own.items():
         columns[name] = array.astype("datetime64[us]") if array.dtype.kind == "M" else array
         if array.dtype.kind == "M" and not _equal(columns[name].astype(array.dtype), array):
             raise ConfigError(f"column {name!r}: its times are finer than a microsecond, and can't be kept")
-    boxes, several = shapely.box(*bounds.T), np.unique(srids).tolist()
-    envelopes = {}
-    for srid in several or [grids_of(grid)[0].srid]:
-        name = f"{GEOM}_{srid}" if len(several) > 1 else GEOM
-        envelopes[name] = (srid, np.where(srids == srid, boxes, None))
-    noted = {NOTED: FORMAT, "grids": [asdict(one) for one in grids_of(grid)], "dtypes": dtypes, "made": dict(made)}
+    boxes = shapely.box(*bounds.T)
+    envelopes = {name: (srid, np.where(srids == srid, boxes, None)) for name, srid in called.items()}
+    noted = {
+        NOTED: FORMAT,
+        "grids": [asdict(one) for one in grids_of(grid)],
+        "dtypes": dtypes,
+        "made": dict(made),
+        "envelopes": list(called),
+    }
+    noted = json.loads(json.dumps(noted, default=_plain))
     return Kept(columns, envelopes, noted)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as JSON has them."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise ConfigError(f"what made the tiles can't be noted beside them: {value!r:.80} is {type(value).__name__}, and no JSON")
+
+
+def is_ours(text: str | bytes | None) -> bool:
+    """Whether this was noted beside kept tiles, by whichever version."""
+    try:
+        return NOTED in json.loads(text or "")
+    except (ValueError, TypeError):
+        return False
 
 
 def noted_in(text: str | bytes | None, where: str) -> Json:
     """What was noted beside kept tiles; `MissingError` where it is nothing of ours."""
-    try:
-        noted = json.loads(text or "")
-        known = noted[NOTED]
-    except (ValueError, KeyError, TypeError):
-        raise MissingError(
-            f"{where} holds no tiles: they are kept by tiles.save or tiles.to_table, which note the grid"
-        ) from None
-    if known != FORMAT:
+    if text is None or not is_ours(text):
+        raise MissingError(f"{where} holds no tiles: they are kept by tiles.save or tiles.to_table, which note the grid")
+    noted = json.loads(text)
+    if (known := noted[NOTED]) != FORMAT:
         raise DataError(f"{where} was written by another version of pgtiles (format {known}, known is {FORMAT})")
     return dict(noted)
 
@@ -84,9 +107,9 @@ def grid_in(noted: Json) -> Grid:
     return grids[0] if len(grids) == 1 else Zones(grids)
 
 
-def own_columns(columns: Iterable[str]) -> list[str]:
+def own_columns(noted: Json, columns: Iterable[str]) -> list[str]:
     """The columns that are the tiles' own: those that were kept, and others that have come since."""
-    return [name for name in columns if name not in OURS and not name.startswith(GEOM)]
+    return [name for name in columns if name not in OURS and name not in noted["envelopes"]]
 
 
 def as_it_was(noted: Json, name: str, array: NDArray[Any]) -> NDArray[Any]:

@@ -1,16 +1,18 @@
 """Which places of a lattice hold a tile of a region, and uniform draws from them. No I/O.
 
-A region of small polygons in a wide box has few places among very many. So rectangles of places are cut in four, again and
-again: one whose tiles all lie in the region is taken whole, one of which none can is forgotten, and only what the border runs
-through is cut further. What is left is few rectangles, of which a uniform draw hits and misses at most as often, and which,
-cut to single places, are all there are.
+Where a good part of the places in a region's box will do, they are drawn by trial, at once. A region of small polygons in a
+wide box has few places among very many. So there, and where all places are wanted, rectangles of places are cut in four, again
+and again: one whose tiles all lie in the region is taken whole, one of which none can is forgotten, and only what the border
+runs through is cut further. What is left is few rectangles, of which a uniform draw hits and misses at most as often, and
+which, cut to single places, are all there are.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -23,6 +25,9 @@ from .usersql import text_of
 
 Ints = NDArray[np.int64]
 
+TRIES = 1024  # random places in a region's box, by which is judged how many of them count
+OFTEN = 0.05  # of the places in a region's box: if more count, they are drawn by trial
+VERTICES = 100  # of a piece of a region
 CELLS = 300_000  # rectangles that are cut further; beyond it, a draw may miss more often
 LONG = 10_000  # characters of a shape that is noted as it is
 EDGES = ("drop", "shift", "beyond")
@@ -98,12 +103,14 @@ class Places:
     def draw(self, count: int, seed: int) -> tuple[Ints, Ints]:
         """Columns and rows of `count` places drawn uniformly, with replacement, from all that count."""
         rng = np.random.default_rng(seed)
-        whole, mixed, lands = self._cells(all_of_them=False)
-        cells = np.concatenate([whole, mixed])
-        if len(cells) == 1 and len(whole) == 1:  # a box
+        if self.region is None:
             some = max(1024, 2 * count)
             drawn = [rng.integers(axis.first, axis.first + axis.count, some) for axis in (self.cols, self.rows)]
             return drawn[0][:count], drawn[1][:count]
+        if (found := self._by_trial(count, rng)) is not None:
+            return found
+        whole, mixed, lands = self._some_cells
+        cells = np.concatenate([whole, mixed])
         ends = np.cumsum(_sizes(cells))
         cols, rows, tried = np.empty(0, np.int64), np.empty(0, np.int64), 0
         while len(cols) < count:
@@ -117,6 +124,19 @@ class Places:
             if not keep.all():
                 keep[~keep] = self._hold(c[~keep], r[~keep], lands[cell[~keep] - len(whole)])
             cols, rows, tried = np.append(cols, c[keep]), np.append(rows, r[keep]), tried + some
+        return cols[:count], rows[:count]
+
+    def _by_trial(self, count: int, rng: np.random.Generator) -> tuple[Ints, Ints] | None:
+        """So many of the places in the region's box as do; None where few of them do."""
+        shapely.prepare(self.region)
+        cols, rows, tried, some = np.empty(0, np.int64), np.empty(0, np.int64), 0, TRIES
+        while len(cols) < count:
+            c, r = self.cols.at(rng.integers(0, self.cols.count, some)), self.rows.at(rng.integers(0, self.rows.count, some))
+            keep = self._hold(c, r, self.region) if self.share == 1 else self._share_in(self._pieces, c, r)
+            cols, rows, tried = np.append(cols, c[keep]), np.append(rows, r[keep]), tried + some
+            if len(cols) < OFTEN * tried:
+                return None
+            some = min(max(TRIES, int(1.1 * (count - len(cols)) * tried / len(cols))), CELLS)
         return cols[:count], rows[:count]
 
     def all(self) -> tuple[Ints, Ints]:
@@ -140,10 +160,22 @@ class Places:
 
     def _hold(self, cols: Ints, rows: Ints, lands: Any) -> NDArray[np.bool_]:
         """Whether the tiles at these places lie in the region, of which the part around each is given."""
-        boxes = shapely.box(*self.grid.bounds(cols, rows).T)
         if self.share == 1:
-            return cast("NDArray[np.bool_]", shapely.covers(lands, boxes))
+            return cast("NDArray[np.bool_]", shapely.covers(lands, self._inner(self.grid.bounds(cols, rows))))
+        boxes = shapely.box(*self.grid.bounds(cols, rows).T)
         return cast("NDArray[np.bool_]", shapely.area(shapely.intersection(lands, boxes)) >= self._least)
+
+    def _share_in(self, tree: Any, cols: Ints, rows: Ints) -> NDArray[np.bool_]:
+        """Whether the tiles at these places have their share of the region, whose pieces the tree holds."""
+        boxes = shapely.box(*self.grid.bounds(cols, rows).T)
+        tile, piece = tree.query(boxes)
+        land = shapely.area(shapely.intersection(tree.geometries[piece], boxes[tile]))
+        return np.bincount(tile, land, len(boxes)) >= self._least
+
+    def _inner(self, bounds: NDArray[np.float64]) -> Any:
+        """Boxes smaller by what is on a line of the lattice, lest a rounding of their sides or the region's parts them."""
+        (x, y), (west, south, east, north) = self.grid.pixel, bounds.T
+        return shapely.box(west + ON_LINE * x, south + ON_LINE * y, east - ON_LINE * x, north - ON_LINE * y)
 
     @property
     def _least(self) -> float:
@@ -151,14 +183,23 @@ class Places:
         (rx, ry), (height, width) = self.grid.pixel, self.grid.shape
         return max(self.share * (1 - 1e-9), 1e-9) * rx * width * ry * height
 
+    @cached_property
+    def _pieces(self) -> Any:
+        return shapely.STRtree(_pieces(self.region))
+
+    @cached_property
+    def _some_cells(self) -> tuple[Ints, Ints, Any]:
+        return self._cells(all_of_them=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: what is worked out of them is much more."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
     def _cells(self, *, all_of_them: bool) -> tuple[Ints, Ints, Any]:
         """Rectangles of places, (n, 4) as west, east, north, south, ends excluded: those that count wholly, and those that do
         in part, with the land around each of these. Of the latter there is none if all are wanted, else they hold no more
         places than the former, if that can be had.
         """
-        if self.region is None:
-            cells = np.array([[0, self.cols.count, 0, self.rows.count]], np.int64)
-            return cells, cells[:0], None
         # A tile that lies in a region lies in one of its parts, as these touch in points at most; others may lie in several.
         cells, lands = self._parts() if self.share == 1 else self._blocks()
         found: list[Ints] = []
@@ -206,8 +247,10 @@ class Places:
         west, north = self.cols.at(cells[:, 0]), self.rows.at(cells[:, 2])
         first = self.grid.bounds(west, north)
         last = self.grid.bounds(self.cols.at(cells[:, 1] - 1), self.rows.at(cells[:, 3] - 1))
-        around = shapely.box(first[:, 0], last[:, 1], last[:, 2], first[:, 3])
-        return around, np.stack([last[:, 0], first[:, 1], first[:, 2], last[:, 3]], axis=1)
+        around = np.stack([first[:, 0], last[:, 1], last[:, 2], first[:, 3]], axis=1)
+        return self._inner(around) if self.share == 1 else shapely.box(*around.T), np.stack(
+            [last[:, 0], first[:, 1], first[:, 2], last[:, 3]], axis=1
+        )
 
     def _judged(self, around: Any, core: NDArray[np.float64], lands: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Any]:
         """Of each rectangle whether all its tiles lie in the region, whether any may, and the land around it.
@@ -215,7 +258,7 @@ class Places:
         Each tile holds the core and lies in the box around: so what they have of the region bounds what a tile has.
         """
         some = (core[:, 0] < core[:, 2]) & (core[:, 1] < core[:, 3])
-        cores = shapely.box(*core[some].T)
+        cores = (self._inner if self.share == 1 else lambda bounds: shapely.box(*bounds.T))(core[some])
         if self.share == 1:
             part = np.empty(len(lands), bool)
             part[some], part[~some] = shapely.covers(lands[some], cores), shapely.intersects(lands[~some], around[~some])
@@ -255,6 +298,22 @@ def _quartered(cells: Ints, lands: Any) -> tuple[Ints, Any]:
     parts = np.concatenate([np.stack(sides, axis=1) for sides in four])
     there = _sizes(parts) > 0
     return parts[there], np.tile(lands, 4)[there]
+
+
+def _pieces(region: shapely.Geometry | None) -> Any:
+    """A region cut in halves until each has few vertices, as what a tile has of it is found by looking at all of them."""
+    parts, done = shapely.get_parts(region), []
+    while len(parts):
+        many = shapely.get_num_coordinates(parts) > VERTICES
+        done.append(parts[~many])
+        parts = parts[many]
+        west, south, east, north = shapely.bounds(parts).T
+        wide = east - west > north - south
+        x, y = np.where(wide, (west + east) / 2, east), np.where(wide, north, (south + north) / 2)
+        halves = shapely.box(west, south, x, y), shapely.box(np.where(wide, x, west), np.where(wide, south, y), east, north)
+        parts = shapely.get_parts(np.concatenate([shapely.intersection(parts, half) for half in halves]))
+        parts = parts[shapely.area(parts) > 0]
+    return np.concatenate(done)
 
 
 def _region(

@@ -81,11 +81,14 @@ class Tiles(TileSet):
         """
         whole("count", count, 1)
         whole("seed", seed, 0)
-        land = region(db, grid, within, imagery)
-        cols, rows = Places.every(grid, land, _share(min_coverage)).draw(count, seed)
-        made = {"by": "random", "within": said(within), "count": int(count), "seed": int(seed), "min_coverage": min_coverage}
+        places, made = _everywhere(grid, within=within, min_coverage=min_coverage, imagery=imagery, db=db)
+        return cls._drawn(places, made, count, seed=seed, first_id=first_id)
+
+    @classmethod
+    def _drawn(cls, places: Places, made: Mapping[str, Any], count: int, *, seed: int, first_id: int) -> Tiles:
+        cols, rows = places.draw(count, seed)
         ids = np.arange(first_id, first_id + count)
-        return cls(grid, cols, rows, ids, made=made | ({"imagery": imagery} if imagery else {}))
+        return cls(places.grid, cols, rows, ids, made={**made, "count": int(count), "seed": int(seed)})
 
     @classmethod
     def sliding(
@@ -129,7 +132,7 @@ class Tiles(TileSet):
         share = None if min_coverage is None else _share(min_coverage)
         cols, rows = Places.spaced(grid, land, (int(down), int(right)), edge, share).all()
         steps = pair("stride", own, int)
-        made = {"by": "sliding", "within": said(within), "stride": steps, "edge": edge, "min_coverage": min_coverage}
+        made = {"by": "sliding", "within": said(within), "stride": steps, "edge": edge, "min_coverage": share}
         ids = np.arange(first_id, first_id + len(cols))
         return cls(grid, cols, rows, ids, made=made | ({"imagery": imagery} if imagery else {}))
 
@@ -174,7 +177,7 @@ class Tiles(TileSet):
                     "the query for tiles: its column id becomes the tiles' ids, which are whole numbers, each there once: "
                     "give it another name, or number the rows, row_number() OVER () AS id"
                 )
-        made = {"by": "query", "query": said(query), "jitter": jitter, "count": count and int(count), "seed": int(seed)}
+        made = {"by": "query", "query": said(query), "jitter": float(jitter), "count": count and int(count), "seed": int(seed)}
         return cls(grid, cols, rows, ids, times, columns, made)
 
     @classmethod
@@ -195,10 +198,12 @@ class Tiles(TileSet):
         """`count` random tiles, others in each epoch, for a dataset's ``tiles``: no epoch has an id of another one.
 
         where: the arguments of `Tiles.random`, but seed and first_id, which come of the dataset's seed and the epoch.
+        The region is read once, here: what changes in the database later, changes no epoch, and `db` is not asked again.
         """
         if own := {"seed", "first_id"} & where.keys():
             raise ConfigError(f"{sorted(own)[0]}= can't be given: it comes of the dataset's seed and of the epoch")
-        return draws.fresh(partial(cls.random, grid, count=count, **where), count)
+        whole("count", count, 1)
+        return draws.fresh(partial(cls._drawn, *_everywhere(grid, **where), count), count)
 
     @classmethod
     def stored(cls, db: HasRasters, table: str, *, column: str | None = None) -> Tiles:
@@ -235,7 +240,8 @@ class Tiles(TileSet):
         """Keep the tiles in a GeoParquet file, all of it or nothing: places, ids, times, columns, the grid and what made them.
 
         Needs pyarrow and pyproj: ``pip install 'pgtiles[parquet]'``. `load` gives the same tiles again. A file that is there is
-        refused unless `replace` is given, so that a split that was saved is never drawn anew unnoticed.
+        refused unless `replace` is given, so that a split that was saved is never drawn anew unnoticed; one that `save` did not
+        write stays as it is in any case.
         """
         geoparquet.write(Path(path), self._kept(), replace)
 
@@ -247,7 +253,8 @@ class Tiles(TileSet):
     def to_table(self, db: Keeps, table: str, *, replace: bool = False) -> None:
         """Keep the tiles in a new table of the database, all of it or nothing; QGIS shows their envelopes.
 
-        `from_table` gives the same tiles again. A table that is there is refused unless `replace` is given.
+        `from_table` gives the same tiles again. A table that is there is refused unless `replace` is given; one
+        that `to_table` did not write stays as it is in any case.
         """
         tiletable.write(db, table, self._kept(), replace)
 
@@ -264,7 +271,7 @@ class Tiles(TileSet):
     @classmethod
     def _from(cls, noted: keeping.Json, columns: Mapping[str, NDArray[Any]]) -> Tiles:
         ids, cols, rows = (columns[name] for name in (keeping.ID, keeping.COL, keeping.ROW))
-        own = {name: columns[name] for name in keeping.own_columns(columns)}
+        own = {name: columns[name] for name in keeping.own_columns(noted, columns)}
         times, zone = columns.get(keeping.TIME), columns.get(keeping.GRID)
         return cls(keeping.grid_in(noted), cols, rows, ids, times, own, noted["made"], zone)
 
@@ -389,8 +396,22 @@ class Tiles(TileSet):
         return splitting.folds(self, k, groups, land, gap=gap, seed=seed, settings=made)
 
 
+def _everywhere(
+    grid: Grid,
+    *,
+    within: Within | None = None,
+    min_coverage: float = 1.0,
+    imagery: str | None = None,
+    db: Answers | None = None,
+) -> tuple[Places, dict[str, Any]]:
+    """All places in a region, and what to note of how they were asked for."""
+    share = _share(min_coverage)
+    made = {"by": "random", "within": said(within), "min_coverage": share} | ({"imagery": imagery} if imagery else {})
+    return Places.every(grid, region(db, grid, within, imagery), share), made
+
+
 def _share(min_coverage: float) -> float:
-    if not isinstance(min_coverage, int | float) or not 0 < min_coverage <= 1:
+    if not isinstance(min_coverage, int | float | np.integer | np.floating) or not 0 < min_coverage <= 1:
         raise ConfigError(
             f"min_coverage={min_coverage!r}: expected the share of a tile that must lie in the region, above 0, at most 1"
         )

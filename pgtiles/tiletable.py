@@ -14,7 +14,7 @@ from psycopg import sql
 
 from . import catalog
 from .errors import ConfigError, LoadError, MissingError
-from .keeping import ID, ORDER, OURS, Json, Kept, as_it_was, noted_in, own_columns
+from .keeping import ID, ORDER, OURS, Json, Kept, as_it_was, is_ours, noted_in, own_columns
 from .regions import Answers, column_of
 from .template import compose
 
@@ -46,6 +46,12 @@ def write(db: Keeps, table: str, tiles: Kept, replace: bool) -> None:
             raise LoadError(f"{text} is there already, and no table: name another, or drop it")
         place = sql.Identifier(schema, name)
         if kind:
+            (comment,) = conn.execute(compose("baked_comment", table=place.as_string(None))).fetchone()  # type: ignore[misc]
+            if not is_ours(comment):
+                raise LoadError(
+                    f"{text} holds no tiles that to_table wrote, as its COMMENT would say, and stays as it is, replace or not: "
+                    "name another, or drop it"
+                )
             conn.execute(sql.SQL("DROP TABLE {}").format(place))
         create, *indexes = _definition(schema, name, tiles)
         conn.execute(create)
@@ -84,7 +90,7 @@ def _definition(schema: str, name: str, tiles: Kept) -> list[bytes]:
         for column, (srid, _) in tiles.envelopes.items()
     ]
     table = sa.Table(name, sa.MetaData(), *columns, *shapes, schema=schema)
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # as named, it doubles no percent sign
     indexes = [CreateIndex(sa.Index(None, column, postgresql_using="gist")) for column in shapes]
     statements: list[Any] = [CreateTable(table), *indexes]
     return [str(statement.compile(dialect=dialect)).encode() for statement in statements]
@@ -112,7 +118,7 @@ def read(db: Keeps, name: str) -> tuple[Json, dict[str, NDArray[Any]]]:
     kinds = {column.name: column.type for column in table.columns if column.type not in {"geometry", "geography"}}
     if ORDER not in kinds:
         raise MissingError(f"{table} has no column {ORDER} any more, which tiles.to_table gave it")
-    names = [column for column in kinds if column in OURS] + own_columns(kinds)
+    names = [column for column in kinds if column in OURS] + own_columns(noted, kinds)
     listed = sql.SQL(", ").join(sql.SQL("t.") + sql.Identifier(column) for column in names)
     rows = db.ask(compose("kept_rows", table=table.identifier, columns=listed))
     values = zip(*rows, strict=True) if rows else ((),) * len(names)

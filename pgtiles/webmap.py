@@ -36,7 +36,10 @@ def numbers(zoom: int, within: Bounds) -> tuple[NDArray[np.int64], NDArray[np.in
     left, right = ((lon + 180) / 360 * count for lon in (west, east))
     top, bottom = (_down(lat) * count for lat in (north, south))
     ys = _range(top, bottom, count)
-    xs = _range(left, right, count) if west < east else np.append(_range(left, count, count), _range(0, right, count))
+    xs = _range(left, right, count)
+    if west > east:
+        end = _range(0, right, count)
+        xs = np.append(begin := _range(left, count, count), end[~np.isin(end, begin)])  # a wide tile may be both
     if not len(xs) * len(ys):
         raise ConfigError(f"within={box!r}: no web map tile lies there; maps end at 85.0511 degrees north and south")
     return np.tile(xs, len(ys)), np.repeat(ys, len(xs))

@@ -31,7 +31,7 @@ def kinds(count=7):
         "text": np.array(["", "a\tb\\N", 'quo"te', "Straße", "NULL", "\n", "x" * 40]),
         "day": np.array(["2024-02-29", "NaT", "1900-01-01", *["2024-01-01"] * 4], "M8[D]"),
         "split": np.array(["train", "val", "test", *["train"] * 4]),
-        'Odd "name"; --': np.arange(count, dtype="int16"),
+        'Odd "100 %" name; %s --': np.arange(count, dtype="int16"),
     }
 
 
@@ -111,6 +111,19 @@ class TestFile:
         some()[:2].save(path, replace=True)
         assert len(Tiles.load(path)) == 2
 
+    @pytest.mark.parametrize("kind", ["parquet", "text", "empty"])
+    def test_a_file_that_is_none_of_ours_stays(self, tmp_path, kind):
+        path = tmp_path / "results.parquet"
+        path.write_text("" if kind == "empty" else "id,x,y\n")
+        if kind == "parquet":
+            parquet.write_table(pa.table({"a": [1]}), path)
+        before = path.read_bytes()
+        with pytest.raises(
+            LoadError, match=r"results\.parquet holds no tiles that save wrote, and stays as it is, replace or not"
+        ):
+            some().save(path, replace=True)
+        assert path.read_bytes() == before
+
     def test_a_write_that_fails_leaves_what_was(self, tmp_path):
         path = tmp_path / "tiles.parquet"
         some().save(path)
@@ -132,10 +145,17 @@ class TestFile:
         with pytest.raises(DataError, match="can't be read as Parquet"):
             Tiles.load(tmp_path / "text.parquet")
 
-    @pytest.mark.parametrize("name", ["tile_id", "grid_col", "geom", "geom_32632"])
+    @pytest.mark.parametrize("name", ["tile_id", "grid_col", "geom"])
     def test_names_that_are_taken(self, tmp_path, name):
         with pytest.raises(ConfigError, match=f"column '{name}' can't be kept"):
             some().with_columns(**{name: 1}).save(tmp_path / "tiles.parquet")
+
+    def test_made_with_numbers_of_numpy(self, tmp_path):
+        tiles = Tiles(GRID, np.arange(2), np.arange(2), made={"by": "hand", "jitter": np.int64(4), "of": [np.array([0.5])]})
+        tiles.save(tmp_path / "tiles.parquet")
+        assert Tiles.load(tmp_path / "tiles.parquet").made == {"by": "hand", "jitter": 4, "of": [[0.5]]}
+        with pytest.raises(ConfigError, match="what made the tiles can't be noted"):
+            Tiles(GRID, np.arange(2), np.arange(2), made={"by": {1}}).save(tmp_path / "more.parquet")
 
     def test_without_pyarrow(self, tmp_path, monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
@@ -180,6 +200,17 @@ class TestTable:
             some().with_columns(n="a\0b").to_table(schema_db, "kept", replace=True)
         same(some(), Tiles.from_table(schema_db, "kept"))
 
+    @pytest.mark.parametrize("comment", [None, "years of work", '{"pgtiles": 1}', "[1]", "7"])
+    def test_a_table_that_is_none_of_ours_stays(self, schema_db, comment):
+        do(schema_db, "CREATE TABLE labels AS SELECT 42 AS n")
+        if comment:
+            do(schema_db, f"COMMENT ON TABLE labels IS '{comment}'")
+        with pytest.raises(
+            LoadError, match=r"mine\.labels holds no tiles that to_table wrote.* stays as it is, replace or not"
+        ):
+            some().to_table(schema_db, "labels", replace=True)
+        assert ask(schema_db, "SELECT n FROM labels") == [(42,)]
+
     def test_columns_that_were_added_and_changed_there(self, schema_db):
         some().to_table(schema_db, "kept")
         do(schema_db, "ALTER TABLE kept ADD seen_by text DEFAULT 'anna'; UPDATE kept SET split = 'validation' WHERE tile_id = -3; "
@@ -189,6 +220,23 @@ class TestTable:
         assert again.columns["seen_by"].tolist() == ["anna"] * 6
         assert again.columns["split"].tolist()[:2] == ["validation", "val"]
         assert again.columns["small"].tolist()[:2] == [249, 300]
+
+    def test_names_that_begin_like_an_envelopes_are_free(self, schema_db):
+        tiles = some().with_columns(geometry_source="survey", geom_32632=np.arange(7))
+        tiles.to_table(schema_db, "kept")
+        same(tiles, Tiles.from_table(schema_db, "kept"))
+        do(schema_db, "ALTER TABLE kept ADD geom_checked bool DEFAULT true")
+        assert Tiles.from_table(schema_db, "kept").columns["geom_checked"].all()
+        with pytest.raises(ConfigError, match="column 'geom_32633' can't be kept"):
+            two_zones().with_columns(geom_32633=1).to_table(schema_db, "two")
+
+    def test_tiles_that_are_there_twice_are_refused(self, schema_db, tmp_path):
+        """As they would never come back."""
+        drawn = some()[[0, 3, 3]]
+        for keep in (lambda: drawn.to_table(schema_db, "kept"), lambda: drawn.save(tmp_path / "kept.parquet")):
+            with pytest.raises(ConfigError, match=r"1 tile ids are there twice \(the first: 0\), as in what an epoch draws"):
+                keep()
+        assert not list(tmp_path.iterdir())
 
     def test_reading_it_needs_no_more_than_to_select(self, schema_db, world):
         some().to_table(schema_db, "kept")

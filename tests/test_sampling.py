@@ -102,6 +102,44 @@ class TestUniform:
         inside, _ = shapely.STRtree(shapely.get_parts(fields)).query(shapely.box(*tiles.bounds.T), predicate="covered_by")
         assert np.unique(inside).tolist() == list(range(10_000))
 
+    @pytest.mark.parametrize("least", [1.0, 0.5])
+    def test_a_region_that_fills_its_box(self, least):
+        """Drawn by trial, each place of it as often as another, and none else."""
+        region = shapely.Point(30.3, 20.1).buffer(33).difference(shapely.box(25, 15, 31, 18))
+        places = sorted(by_trial(GRID, region, least))
+        tiles = Tiles.random(GRID, within=region, count=100_000, seed=3, min_coverage=least)
+        index = {place: n for n, place in enumerate(places)}
+        counts = np.bincount([index[place] for place in pairs(tiles)], minlength=len(places))
+        limit, chi2 = improbable(counts, 100_000 / len(places))
+        assert 0.5 * len(places) < chi2 < limit
+
+    @pytest.mark.parametrize("least", [1.0, 0.5])
+    def test_one_region_with_a_long_border_takes_no_time(self, least):
+        """20,000 discs run together: 60,000 vertices."""
+        middles = np.random.default_rng(0).uniform(0, 90_000, (20_000, 2))
+        region = shapely.union_all(shapely.buffer(shapely.points(middles), 600))
+        begun = time.process_time()
+        tiles = Tiles.random(Grid(srid=32632, resolution=10, size=64), within=region, count=100, min_coverage=least)
+        assert time.process_time() - begun < 5
+        assert share(tiles, region).min() >= least - 1e-6
+
+    @pytest.mark.parametrize("stride", [1, 64])
+    def test_a_rounding_parts_no_tile_from_its_border(self, stride):
+        """Hundredths of degrees are no binary fractions: a polygon gives the very tiles of the box that it is."""
+        grid = Grid(srid=4326, resolution=0.0001, size=64)
+        box = (9, 47, 9.64, 47.64) if stride == 64 else (9, 47, 9.0074, 47.0074)
+        tiles = Tiles.sliding(grid, within=shapely.box(*box), stride=stride)
+        assert len(tiles) == (10_000 if stride == 64 else 11 * 11)
+        assert pairs(tiles) == pairs(Tiles.sliding(grid, within=box, stride=stride))
+        drawn = Tiles.random(grid, within=shapely.box(*box), count=20_000)
+        assert [drawn.cols.min(), drawn.cols.max()] == [tiles.cols.min(), tiles.cols.max()]
+
+    def test_numbers_of_numpy_are_numbers(self, tmp_path):
+        tiles = Tiles.random(GRID, within=ISLANDS, count=np.int64(5), seed=np.uint8(3), min_coverage=np.float32(0.5))
+        tiles.save(tmp_path / "tiles.parquet")
+        assert Tiles.load(tmp_path / "tiles.parquet").made["min_coverage"] == 0.5
+        assert pairs(tiles) == pairs(Tiles.random(GRID, within=ISLANDS, count=5, seed=3, min_coverage=0.5))
+
     def test_a_box_gives_what_it_always_gave(self):
         rng = np.random.default_rng(7)
         cols, rows = rng.integers(0, 93, 1024), rng.integers(-100, -7, 1024)
@@ -229,6 +267,17 @@ class TestRegionsOfTheDatabase:
         assert shapely.covers(land.shapes[1].buffer(1e-5), shapely.box(*tiles.bounds.T)).all()
         assert "owner = 'b'" in tiles.made["within"]
 
+    def test_an_edge_that_is_bent_in_the_grids_crs(self, schema_db):
+        """Along a parallel, six degrees of UTM are an arc: its chord is 3.6 km off."""
+        box = shapely.segmentize(shapely.box(6, 47, 12, 48), 0.01)
+        there = pyproj.Transformer.from_crs(4326, 32632, always_xy=True)
+        truth = shapely.transform(box, there.transform, interleaved=False)
+        shapely.prepare(near := truth.buffer(10))
+        grid = Grid(srid=32632, resolution=10, size=32)
+        for geom in ("ST_MakeEnvelope(6, 47, 12, 48, 4326)", "ST_MakeEnvelope(6, 47, 12, 48, 4326)::geography"):
+            tiles = Tiles.random(grid, within=f"SELECT {geom} AS geom", db=schema_db, count=20_000)
+            assert shapely.covers(near, shapely.box(*tiles.bounds.T)).all()
+
     @pytest.mark.parametrize(
         ("within", "error", "says"),
         [
@@ -298,6 +347,22 @@ class TestRegionsOfTheDatabase:
         all_of_it = Tiles.sliding(grid, within=truth, stride=1)
         assert shapely.covers(truth.buffer(15), shapely.box(*tiles.bounds.T)).all()
         assert len(set(pairs(tiles)) ^ set(pairs(all_of_it))) <= 0.01 * len(all_of_it)
+
+
+class TestFreshFromTheDatabase:
+    def test_the_region_is_read_once(self, land):
+        """What becomes of the table changes no epoch, and what workers are sent holds no database."""
+        grid = Grid(srid=3857, resolution=2.5, size=16, origin=(X0, Y0))
+        draws = Tiles.fresh(grid, within="fields", db=land, count=50)
+        first = draws.epoch(1, 1)
+        assert first.made["within"] == "fields"
+        with land.connection() as conn:
+            conn.execute("DELETE FROM fields WHERE owner <> 'b'")
+        sent = pickle.dumps(draws)
+        assert b"postgres" not in sent
+        for again in (draws.epoch(1, 1), pickle.loads(sent).epoch(1, 1)):
+            assert pairs(again) == pairs(first)
+        assert len(sent) < 20_000
 
 
 class TestQuery:
@@ -402,6 +467,9 @@ class TestSlippy:
 
     def test_across_the_antimeridian_and_at_the_poles(self):
         assert Tiles.slippy(2, within=(170, -1, -170, 1)).columns["x"].tolist() == [3, 0, 3, 0]
+        assert Tiles.slippy(0, within=(170, -10, -170, 10)).columns["x"].tolist() == [0]  # the one tile reaches it twice
+        assert Tiles.slippy(1, within=(10, 1, -10, 2)).columns["x"].tolist() == [1, 0]
+        assert Tiles.slippy(1, within=(20, 1, 10, 2)).columns["x"].tolist() == [1, 0]
         assert Tiles.slippy(1, within=(-10, -90, 10, 90)).columns["y"].tolist() == [0, 0, 1, 1]
 
     @pytest.mark.parametrize(
