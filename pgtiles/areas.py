@@ -67,7 +67,7 @@ def _select(db: Database, tiles: Tiles, parts: Sequence[Part], wish: Wish) -> sq
     select = compose("areas", features=rows, singles=features.singles("r"), cut=features.cut(sql.SQL("r.envelope")))
     said = [said for one in found for said in query.findings(db, tiles, one.rows.text, select, one.rows.srid)]
     for text in dict.fromkeys(said):
-        warnings.warn(text, PgtilesWarning, stacklevel=5)
+        warnings.warn(text, PgtilesWarning, stacklevel=6)  # whose call of describe it is
     return select
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from .database import Database
 from .errors import ConfigError
 from .labels import Labels, Vectors
 from .query import Layer, OpenLayer
+from .splits import Shown
 from .tiles import Tiles
 
 
@@ -43,10 +44,17 @@ class BySrid:
         self, db: Database, tiles: Tiles, name: str, progress: Callable[[int, int], None] | None = None
     ) -> Mapping[str, NDArray[Any]]:
         """What `Tiles.describe` adds to the tiles, by the layer that is for them."""
+        return self._vectors_of(tiles).measure(db, tiles, name, progress)
+
+    def shown(self, db: Database, tiles: Tiles, sides: Sequence[str]) -> Shown:
+        """The features that tiles show (`Split.proof`), by the layer that is for them."""
+        return self._vectors_of(tiles).shown(db, tiles, sides)
+
+    def _vectors_of(self, tiles: Tiles) -> Labels | Vectors:
         layer = self._of(tiles)
         if not isinstance(layer, Labels | Vectors):
             raise ConfigError(f"{type(layer).__name__} burns no vectors: expected Labels or Vectors for each SRID")
-        return layer.measure(db, tiles, name, progress)
+        return layer
 
     def _of(self, tiles: Tiles) -> Layer:
         if (layer := self.layers.get(tiles.grid.srid)) is None:

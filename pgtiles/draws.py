@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from .errors import ConfigError, PgtilesWarning
 from .grid import Grid, whole
 
-FEW = 0.1  # of an epoch's tiles: that fewer are different ones is worth a warning
+MANY = 10  # that a tile comes more often in an epoch is worth a warning
 STRIPS = 16  # into which density cuts the radius: north to south, distances are told to one of them
 DRAWN, MADE = 1, 2  # keep the random numbers of draws apart from those of the order, which come of (seed, epoch) alone
 
@@ -127,11 +127,13 @@ def balanced(tiles: T, by: str, share: float | None, count: int | None) -> Weigh
     if column.dtype.kind not in "biuf" or not len(column) or not np.isfinite(column).all():
         raise ConfigError(f"by={by!r}: expected a column of finite numbers, the shares of a class")
     drawn = weighted(tiles, tilted(by, column.astype(float), share), count)
-    different = np.minimum(drawn.weights / drawn.weights.sum() * drawn.count, 1).sum()
-    if different < drawn.count * FEW:
+    times = drawn.weights * (drawn.count / drawn.weights.sum())
+    often = MANY * max(1, drawn.count / len(tiles))  # a long epoch reads each tile again and again, which is asked for
+    if times.max() > often:
         warnings.warn(
-            f"share={share:g} of {by!r} is reached by the same tiles again and again: an epoch of {drawn.count} has about "
-            f"{math.ceil(different)} different ones. A smaller share, or more tiles that show it, repeat less",
+            f"share={share:g} of {by!r} is reached by the same tiles again and again: in an epoch of {drawn.count}, "
+            f"{(times > often).sum()} of them come more than {often:g} times each, and tile {drawn.tiles.ids[times.argmax()]} "
+            f"{round(times.max())} times. A smaller share, or more tiles that show it, repeat less",
             PgtilesWarning,
             stacklevel=3,
         )

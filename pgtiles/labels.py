@@ -18,8 +18,8 @@ from .errors import ConfigError
 from .pixels import Pixels
 from .query import OpenLayer
 from .rasters import MODE, open_rasters
-from .sharing import shared
-from .splits import SharedFeature
+from .sharing import shown
+from .splits import Shown
 from .tiles import Tiles
 from .wkb import PIXEL_TYPES
 
@@ -156,9 +156,9 @@ class Labels:
             features=given(found, tiles.grid),
         )  # fmt: skip
 
-    def shared(self, db: Database, tiles: Tiles, sides: Sequence[str]) -> list[SharedFeature]:
-        """Features that meet tiles of different sides (`Split.proof`): by the query's ``id``, or the table's primary key."""
-        return shared(db, tiles, sides, self._parts, Wish(self.srid, self.column, self.buffer, self.all_touched))
+    def shown(self, db: Database, tiles: Tiles, sides: Sequence[str]) -> Shown:
+        """The features that tiles show (`Split.proof`): by the query's ``id``, or the table's primary key."""
+        return shown(db, tiles, sides, self._parts, Wish(self.srid, self.column, self.buffer, self.all_touched))
 
     def measure(
         self, db: Database, tiles: Tiles, name: str, progress: Callable[[int, int], None] | None = None
@@ -242,6 +242,10 @@ class Vectors:
             name, select, sheet, path="burned", why=where_of(found, tiles.grid), warnings=said, parts=parts,
             features=given(found, tiles.grid),
         )  # fmt: skip
+
+    def shown(self, db: Database, tiles: Tiles, sides: Sequence[str]) -> Shown:
+        """As that of `Labels`."""
+        return shown(db, tiles, sides, self._parts, self._wish)
 
     def measure(
         self, db: Database, tiles: Tiles, name: str, progress: Callable[[int, int], None] | None = None

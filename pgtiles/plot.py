@@ -99,6 +99,8 @@ def histogram(tiles: Tiles, column: str, path: str | Path | None = None, *, bins
     column: of numbers; or of texts, truths, times or up to ten different whole numbers, which have a bar each.
     path, title: as for `batch`.
     """
+    if not len(tiles):
+        raise ConfigError("tiles: there is no tile to draw")
     values, named = _known(tiles, column)
     figure, without = _blank(6, 3.4), ""
     axis = figure.subplots()

@@ -1,4 +1,4 @@
-"""Features that tiles of different splits show: what a model has learned from in one place and is judged by in another."""
+"""Features that tiles show, by their ids: one that tiles of different splits show lets a model be judged by what it learned."""
 
 from __future__ import annotations
 
@@ -10,25 +10,23 @@ from . import features, query
 from .burning import EXPECTED, Part, Wish, widened
 from .database import Database
 from .errors import DataError, QueryError
-from .splits import SharedFeature
+from .splits import Shown
 from .template import compose
 from .tiles import Tiles
 
 CHUNK = 2000  # tiles whose features are asked for by one statement
 
 
-def shared(db: Database, tiles: Tiles, sides: Sequence[str], parts: Iterable[Part], wish: Wish) -> list[SharedFeature]:
-    """The features of each part that meet tiles of several sides, by their ids."""
-    found = []
+def shown(db: Database, tiles: Tiles, sides: Sequence[str], parts: Iterable[Part], wish: Wish) -> Shown:
+    """The features of each part that tiles show: for each side one tile."""
+    seen: dict[tuple[str, str], dict[str, int]] = {}
     for part in parts:
         select = _ids(db, tiles, part, wish)
-        seen: dict[str, dict[str, int]] = {}  # of each feature, for each side one tile
         for start in range(0, len(tiles), CHUNK):
             some = tiles[start : start + CHUNK]
             for place, key in db.ask(query.over(some, select)):
-                seen.setdefault(key, {}).setdefault(sides[start + place], int(some.ids[place]))
-        found += [SharedFeature(key, part.name, places) for key, places in seen.items() if len(places) > 1]
-    return sorted(found)
+                seen.setdefault((part.name, key), {}).setdefault(sides[start + place], int(some.ids[place]))
+    return seen
 
 
 def _ids(db: Database, tiles: Tiles, part: Part, wish: Wish) -> sql.Composed:

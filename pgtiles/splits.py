@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from .errors import ConfigError
 from .template import compose
 
 NAMES = ("train", "val", "test")
+SETTINGS = "settings"  # of a split, in what made its tiles
 
 
 class HasTiles(Protocol):
@@ -37,12 +38,22 @@ class HasTiles(Protocol):
     def columns(self) -> Mapping[str, NDArray[Any]]:
         """What else is known of them."""
 
+    @property
+    def made(self) -> Mapping[str, Any]:
+        """The call that made them."""
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, which: NDArray[Any], /) -> Self: ...
 
     def with_columns(self, **columns: Any) -> Self:
         """The same with more columns."""
+
+    def zones(self) -> Iterator[tuple[int, NDArray[np.intp], Self]]:
+        """Of each grid its number, the tiles' positions, and they alone."""
+
+    def made_by(self, made: Mapping[str, Any]) -> Self:
+        """The same, made by another call."""
 
 
 class Asks(Protocol):
@@ -53,10 +64,14 @@ class Asks(Protocol):
 
 
 class HasFeatures(Protocol):
-    """What a proof needs of `Labels`."""
+    """What a proof needs of a layer of vectors."""
 
-    def shared(self, db: Any, tiles: Any, sides: Sequence[str]) -> list[SharedFeature]:
-        """Features that meet tiles of several sides."""
+    def shown(self, db: Any, tiles: Any, sides: Sequence[str]) -> Shown:
+        """The features that tiles on one grid show."""
+
+
+Shown: TypeAlias = Mapping[tuple[str, str], Mapping[str, int]]
+"""Of each class's name and feature's id, for each side one tile that shows it."""
 
 
 class TooNear(NamedTuple):
@@ -108,11 +123,13 @@ class Split(Generic[T]):
     def of(cls, tiles: T, **settings: Any) -> Split[T]:
         """The split that a tile set's column ``split`` says, as it was kept in a table or a file: nothing is dealt anew.
 
-        settings: what it was made with, as ``gap=256``, which `proof` needs.
+        settings: what it was made with, as ``gap=256``, where the tiles don't say it. Those that `split` dealt do, wherever
+        they were kept.
         """
         sides = sides_of(tiles)
         got = {name: float((sides == name).mean()) if len(tiles) else 0.0 for name in NAMES}
-        return cls(tiles, settings=settings, shares={"tiles": got})
+        noted = tiles.made.get(SETTINGS, {}) if tiles.made.get("by") == "split" else {}
+        return cls(tiles, settings={**noted, **settings}, shares={"tiles": got})
 
     @cached_property
     def train(self) -> T:
@@ -134,7 +151,8 @@ class Split(Generic[T]):
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{len(part)} {name}" for name in NAMES if len(part := getattr(self, name)))
-        return f"Split({parts or 'no tiles'}; {self.dropped} dropped{self._made_with()})"
+        lost = f"{self.dropped} dropped" + (f", {self.outside} outside" if self.outside else "")
+        return f"Split({parts or 'no tiles'}; {lost}{self._made_with()})"
 
     def _made_with(self) -> str:
         said = ", ".join(f"{key}={value!r}" for key, value in self.settings.items() if key != "shares")
@@ -155,13 +173,15 @@ class Split(Generic[T]):
             lines.append(f"outside {self.outside}, whose centre lies in no polygon")
         return "\n".join(lines)
 
-    def proof(self, db: Asks, labels: HasFeatures | None = None, *, gap: float | None = None) -> list[TooNear | SharedFeature]:
+    def proof(
+        self, db: Asks, labels: HasFeatures | Mapping[str, HasFeatures] | None = None, *, gap: float | None = None
+    ) -> list[TooNear | SharedFeature]:
         """What breaks the promise, as the server sees it: no row is the proof.
 
         Each pair of tiles of different splits that are nearer than the gap, measured by PostGIS on the ellipsoid; where the gap
         is 0, each that overlap.
-        labels: a layer of `Labels`; then also each feature that tiles of different splits show, by the query's column ``id`` or
-        the table's primary key.
+        labels: a layer of `Labels` or `Vectors`, or a dict of such layers; then also each feature that tiles of several splits
+        show, by the query's column ``id`` or the table's primary key.
         gap: ground metres, where they are not the split's own.
         """
         gap = self.settings.get("gap") if gap is None else gap
@@ -175,7 +195,19 @@ class Split(Generic[T]):
             ymins=bounds[1], xmaxs=bounds[2], ymaxs=bounds[3], srids=self.tiles.srids.tolist(), gap=float(gap),
         ))  # fmt: skip
         found = [TooNear(a, NAMES[of_a], b, NAMES[of_b], metres) for a, of_a, b, of_b, metres in near]
-        return [*found, *(labels.shared(db, self.tiles, sides) if labels is not None else ())]
+        layers = labels if isinstance(labels, Mapping) else {} if labels is None else {"": labels}
+        return [*found, *(feature for name, layer in layers.items() for feature in shared(db, self.tiles, sides, name, layer))]
+
+
+def shared(db: Any, tiles: HasTiles, sides: Sequence[str], name: str, layer: HasFeatures) -> list[SharedFeature]:
+    """The features of a layer that tiles of several sides show, whatever grids these lie on. name: of a class without one."""
+    if not hasattr(layer, "shown"):
+        raise ConfigError(f"{type(layer).__name__} burns no vectors: expected Labels or Vectors, or a dict of them")
+    seen: dict[tuple[str, str], dict[str, int]] = {}
+    for _, where, part in tiles.zones():
+        for key, places in layer.shown(db, part, [sides[place] for place in where]).items():
+            seen[key] = {**places, **seen.get(key, {})}
+    return sorted(SharedFeature(key, kind or name, places) for (kind, key), places in seen.items() if len(places) > 1)
 
 
 def check_gap(gap: float) -> None:
@@ -191,3 +223,11 @@ def sides_of(tiles: HasTiles) -> NDArray[Any]:
         odd = "there is none" if sides is None else f"found {np.setdiff1d(sides, NAMES)[:3].tolist()}"
         raise ConfigError(f"a column split, with train, val or test for each tile, says which tile is where: {odd}")
     return sides
+
+
+def column_of(tiles: HasTiles, argument: str, name: str) -> NDArray[Any]:
+    """A column; `ConfigError`, with the argument that asks for it, where there is none."""
+    if name not in tiles.columns:
+        there = ", ".join(map(repr, tiles.columns)) or "none"
+        raise ConfigError(f"{argument}={name!r}: the tiles have no such column, but {there}; tiles.with_columns gives them one")
+    return tiles.columns[name]

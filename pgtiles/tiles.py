@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from . import draws, geoparquet, keeping, splitting, tiletable, webmap
+from . import draws, geoparquet, grouping, keeping, splitting, tiletable, webmap
 from .draws import Draws
 from .errors import ConfigError, DataError
 from .grid import Bounds, Grid, HasLattice, pair, whole
@@ -358,7 +358,7 @@ class Tiles(TileSet):
 
     def split(
         self, *, train: float = 0.0, val: float = 0.0, test: float = 0.0, block: float | None = None, by: str | None = None,
-        polygons: str | None = None, gap: float, seed: int = 0, stratify: str | Sequence[str] = (), tolerance: float = 0.05,
+        polygons: Query | None = None, gap: float, seed: int = 0, stratify: str | Sequence[str] = (), tolerance: float = 0.05,
         db: Any = None,
     ) -> Split[Tiles]:  # fmt: skip
         """Deal whole groups of tiles to train, val and test, and drop the tiles that come too near to another split.
@@ -377,14 +377,14 @@ class Tiles(TileSet):
         shares = {"train": train, "val": val, "test": test}
         if any(s < 0 or not math.isfinite(s) for s in shares.values()) or sum(s > 0 for s in shares.values()) < 2:
             raise ConfigError(f"split shares {shares}: expected at least two positive numbers")
-        groups, land, made = splitting.group(self, {"block": block, "by": by, "polygons": polygons}, gap, seed, tolerance, db)
+        groups, land, made = grouping.group(self, {"block": block, "by": by, "polygons": polygons}, gap, seed, tolerance, db)
         named = (stratify,) if isinstance(stratify, str) else tuple(stratify)
         return splitting.split(
             self, shares, groups, land, gap=gap, seed=seed, stratify=named, tolerance=tolerance, settings=made
         )
 
     def folds(
-        self, k: int, *, block: float | None = None, by: str | None = None, polygons: str | None = None, gap: float,
+        self, k: int, *, block: float | None = None, by: str | None = None, polygons: Query | None = None, gap: float,
         seed: int = 0, db: Any = None,
     ) -> list[Split[Tiles]]:  # fmt: skip
         """Splits into train and val, k of them, for cross-validation: each tile is in val of one.
@@ -392,7 +392,7 @@ class Tiles(TileSet):
         block, by, polygons, gap, seed, db: as for `split`. In each fold, train gives way to val.
         """
         whole("k", k, 2)
-        groups, land, made = splitting.group(self, {"block": block, "by": by, "polygons": polygons}, gap, seed, 1, db)
+        groups, land, made = grouping.group(self, {"block": block, "by": by, "polygons": polygons}, gap, seed, 1, db)
         return splitting.folds(self, k, groups, land, gap=gap, seed=seed, settings=made)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .errors import ConfigError
 from .grid import Grid
-from .zones import Zones, grids_of, joined
+from .zones import Zones, apart, grids_of, joined
 
 T = TypeVar("T", bound="TileSet")
 
@@ -52,7 +52,7 @@ class TileSet:
             array = np.ascontiguousarray(value)
             if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
                 raise ConfigError(f"{name}: expected N integers, found an array of {array.dtype} {array.shape}")
-            object.__setattr__(self, name, array.astype(np.int64))
+            object.__setattr__(self, name, _owned(array.astype(np.int64, copy=False)))
         if not len(self.cols) == len(self.rows) == len(self.ids):
             raise ConfigError(f"{len(self.cols)} cols, {len(self.rows)} rows, {len(self.ids)} ids: expected equal numbers")
         ordered = np.sort(self.ids)  # which is 20 times as fast as np.unique
@@ -66,8 +66,8 @@ class TileSet:
             array = np.asarray(self.times)
             if array.dtype.kind != "M" or array.shape != (len(self),):
                 raise ConfigError(f"times: expected {len(self)} of datetime64, found an array of {array.dtype} {array.shape}")
-            object.__setattr__(self, "times", array.astype("datetime64[us]"))
-        columns = {name: np.asarray(values) for name, values in self.columns.items()}
+            object.__setattr__(self, "times", _owned(array.astype("datetime64[us]", copy=False)))
+        columns = {name: _owned(_texts(np.asarray(values))) for name, values in self.columns.items()}
         for name, array in columns.items():
             if not (isinstance(name, str) and name) or array.dtype.kind not in "biufUM" or array.shape != (len(self),):
                 raise ConfigError(
@@ -104,18 +104,25 @@ class TileSet:
         return [part for _, _, part in self.zones()]
 
     def zones(self) -> Iterator[tuple[int, NDArray[np.intp], Self]]:
-        """Of each grid that has any tiles, its number, their positions, and they alone."""
+        """Of each grid that has any tiles, its number, their positions, and they alone; of an empty set, those of the first."""
         if self.zone is None:
             yield 0, np.arange(len(self)), self
             return
         grids = grids_of(self.grid)
-        for number in np.unique(self.zone).tolist():
+        for number in np.unique(self.zone).tolist() or [0]:
             where = np.flatnonzero(self.zone == number)
             yield number, where, _alike(self[where], grid=grids[number], zone=None)
 
     def at(self, resolution: float | tuple[float, float] | None) -> Self:
         """The same tiles, in the same bounds, in pixels of another size; as they are where it is None."""
         return self if resolution is None else _alike(self, grid=self.grid.at(resolution))
+
+    def _on(self, grid: Grid) -> Self:
+        """The same tiles, on this grid, or the one of several, that is their own but for an origin some whole steps away."""
+        for own in grids_of(grid):
+            if (steps := apart(self.grid, own)) is not None:
+                return _alike(self, grid=own, cols=self.cols + steps[0], rows=self.rows + steps[1])
+        return self
 
     def __len__(self) -> int:
         return len(self.cols)
@@ -133,13 +140,17 @@ class TileSet:
         columns = {name: array[which] for name, array in self.columns.items()}
         zone = None if self.zone is None else self.zone[which]
         own = {"cols": self.cols[which], "rows": self.rows[which], "ids": self.ids[which]}
+        for array in (*own.values(), *columns.values(), *(() if times is None else (times,))):
+            array.setflags(write=False)
         return _alike(self, **own, times=times, columns=MappingProxyType(columns), zone=zone)
 
     def __add__(self, other: Self) -> Self:
         """Both sets, one after the other; they must share no id and have the same columns.
 
-        Their grids may differ in SRID and origin, as UTM zones do, but not in resolution and size: see `by_grid`.
+        Their grids may differ in SRID and origin, as UTM zones do, but not in resolution and size: see `by_grid`. Where only
+        origins differ, by whole steps, it is one grid, the first one's.
         """
+        other = other._on(self.grid)
         grid, mine, others = joined(self.grid, other.grid)
         zone = None
         if mine is not None and others is not None:
@@ -148,6 +159,12 @@ class TileSet:
         if odd := sorted(self.columns.keys() ^ other.columns.keys()):
             raise ConfigError(f"tiles can't be added: only one of both has the column {odd[0]!r}; with_columns gives it to all")
         cols, rows, ids = (np.concatenate([getattr(t, name) for t in (self, other)]) for name in ("cols", "rows", "ids"))
+        for name, array in self.columns.items():
+            if not _one_kind(array.dtype, other.columns[name].dtype):
+                raise ConfigError(
+                    f"tiles can't be added: the column {name!r} is {array.dtype} in one and {other.columns[name].dtype} in the "
+                    "other; with_columns gives it anew, in one type"
+                )
         columns = {name: np.concatenate([array, other.columns[name]]) for name, array in self.columns.items()}
         made = self.made if self.made == other.made else {"by": "sum", "of": [*_summands(self.made), *_summands(other.made)]}
         added = type(self)(grid, cols, rows, ids, columns=columns, made=made, zone=zone)
@@ -161,6 +178,10 @@ class TileSet:
         given = {name: np.asarray(values) for name, values in columns.items()}
         own = {name: np.broadcast_to(array, len(self)) if not array.ndim else array for name, array in given.items()}
         return replace(self, columns={**self.columns, **own})
+
+    def made_by(self, made: Mapping[str, Any]) -> Self:
+        """The same tiles, which say that another call made them."""
+        return _alike(self, made=dict(made))
 
     def timed(self, times: Any) -> Self:
         """The same tiles with times of their own: ``tile.time`` in SQL, and what ``TimeSeries(nearest="tile")`` is near to.
@@ -194,6 +215,19 @@ class TileSet:
         return type(self)(self.grid, *many, np.repeat(np.array(each), len(self)), columns, self.made, zone)
 
 
+def _owned(array: NDArray[Any]) -> NDArray[Any]:
+    """The array, where nobody can write to it; else a copy of which that is true."""
+    if array.flags.writeable or array.base is not None:
+        array = array.copy()
+        array.setflags(write=False)
+    return array
+
+
+def _texts(array: NDArray[Any]) -> NDArray[Any]:
+    """Texts as such, where they come as objects, as pandas gives them."""
+    return array.astype(str) if array.dtype == object and all(isinstance(value, str) for value in array.flat) else array
+
+
 def _alike(tiles: T, **changed: Any) -> T:
     """The same but for what is given, unchecked: the set was checked when it was made, each batch is such, and a draw may hold
     a tile twice.
@@ -207,6 +241,12 @@ def _restored(kind: type[T], fields: dict[str, Any]) -> T:
     tiles = object.__new__(kind)
     vars(tiles).update(fields | {"columns": MappingProxyType(fields["columns"])})
     return tiles
+
+
+def _one_kind(one: np.dtype[Any], other: np.dtype[Any]) -> bool:
+    """Whether values of both go into one array as they are: their widths may differ, but whole numbers become no floats."""
+    kinds = {"i" if dtype.kind == "u" else dtype.kind for dtype in (one, other)}
+    return len(kinds) == 1 and (kinds != {"i"} or np.result_type(one, other).kind in "iu")
 
 
 def _summands(made: Mapping[str, Any]) -> list[Any]:

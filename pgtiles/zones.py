@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from dataclasses import replace
+from typing import Any, NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ConfigError
-from .grid import Grid
+from .grid import ON_LINE, Grid
 
 
 class Zones(Grid):
@@ -67,6 +68,16 @@ class Zones(Grid):
 def grids_of(grid: Grid) -> tuple[Grid, ...]:
     """The grids of a set of tiles, one or several."""
     return grid.grids if isinstance(grid, Zones) else (grid,)
+
+
+def apart(one: Grid, other: Grid) -> tuple[int, int] | None:
+    """By how many columns and rows the places of one are numbered higher on the other, where both are one lattice."""
+    if isinstance(one, Zones) or isinstance(other, Zones) or replace(one, origin=other.origin) != other:
+        return None
+    (sx, sy), (x, y), (to_x, to_y) = cast("tuple[float, float]", one.step), one.origin, other.origin
+    steps = (x - to_x) / sx, (to_y - y) / sy
+    cols, rows = map(round, steps)
+    return (cols, rows) if max(abs(steps[0] - cols), abs(steps[1] - rows)) < ON_LINE else None
 
 
 def joined(one: Grid, other: Grid) -> tuple[Grid, NDArray[Any] | None, NDArray[Any] | None]:

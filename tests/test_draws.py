@@ -127,8 +127,18 @@ class TestBalanced:
     def test_few_tiles_again_and_again_are_warned_of(self):
         tiles = row(1000, water=np.append(np.zeros(990), np.full(10, 0.5)))
         tiles.balanced("water", share=0.02)
-        with pytest.warns(PgtilesWarning, match=r"an epoch of 1000 has about \d\d different ones"):
+        tiles.balanced("water", share=0.01, count=20_000)  # 20 times each, as every tile comes
+        with pytest.warns(
+            PgtilesWarning, match=r"in an epoch of 1000, 10 of them come more than 10 times each, and tile \d+ 98"
+        ):
             tiles.balanced("water", share=0.49)
+
+    def test_two_tiles_that_bear_a_class_alone_are_warned_of(self):
+        """Most of the epoch is other tiles, each once or not at all."""
+        tiles = row(2000, water=np.append(np.zeros(1998), [0.5, 0.5]))
+        with pytest.warns(PgtilesWarning, match=r"2 of them come more than 10 times each, and tile 2498 600 times") as caught:
+            tiles.balanced("water", share=0.3)
+        assert caught[0].filename == __file__
 
     def test_refused(self):
         tiles = row(3, water=[0.0, 0.5, 1], name=["a", "b", "c"], gap=[0.0, np.nan, 1])
@@ -373,7 +383,7 @@ def test_fresh_tiles_are_not_baked(world):
             dataset.bake("never")
 
 
-def test_a_million_tiles_are_drawn_in_seconds():
+def test_a_million_tiles_are_drawn_in_seconds(quiet):
     n = 1_000_000
     rng = np.random.default_rng(0)
     shares = np.where(rng.random(n) < 0.01, rng.random(n), 0)

@@ -442,6 +442,47 @@ class TestSets:
         with pytest.raises(ConfigError, match="only one of both has the column 'roads'"):
             tiles[:2].with_columns(roads=1) + tiles[2:]
 
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [([1, 2], ["a", "b"]), ([2**60 + 1, 1], [0.5, 1]), ([1, 2], np.array(["2024-01-01"] * 2, "M8[us]")), ([True, False], [1, 2]),
+         (np.array([2**63, 1], "u8"), [-1, 2])],
+        ids=["text", "float", "time", "bool", "unsigned"],
+    )  # fmt: skip
+    def test_columns_of_unlike_types_are_not_added(self, tiles, one, other):
+        with pytest.raises(ConfigError, match=r"the column 'k' is \w+.* in one and .* in the other"):
+            tiles[:2].with_columns(k=one) + tiles[2:].with_columns(k=other)
+
+    def test_columns_of_other_widths_are_added_as_they_are(self, tiles):
+        for one, other in ((np.int8([1, -2]), np.uint32([3, 2**32 - 1])), (["a", "b"], ["long", "c"])):
+            both = tiles[:2].with_columns(k=one) + tiles[2:].with_columns(k=other)
+            assert both.columns["k"].tolist() == [*list(one), *list(other)]
+
+    def test_nobody_writes_to_them(self, tiles):
+        """Neither to their arrays, nor to those that they were made of."""
+        ids, values = np.array([5, 6, 7, 8]), np.array([1, 2, 3, 4])
+        own = Tiles(GRID, tiles.cols, tiles.rows, ids).with_columns(k=values, view=values[::-1])
+        ids[0] = values[0] = 99
+        assert own.ids.tolist() == [5, 6, 7, 8]
+        assert (own.columns["k"].tolist(), own.columns["view"].tolist()) == ([1, 2, 3, 4], [4, 3, 2, 1])
+        for some in (own, own[1:], own[[0, 2]], own.timed("2024-01-01")):
+            for array in (some.ids, some.cols, some.rows, some.columns["k"], *([] if some.times is None else [some.times])):
+                with pytest.raises(ValueError, match="read-only"):
+                    array[0] = array[1]
+
+    def test_texts_that_come_as_objects(self, tiles):
+        told = tiles.with_columns(k=np.array(["a", "bc", "d", "e"], object))
+        assert told.columns["k"].dtype == "U2"
+
+    def test_one_lattice_from_another_origin_is_one_grid(self, tiles):
+        far = Tiles(Grid(srid=3857, resolution=1, size=4, origin=(160, -32)), np.array([3]), np.array([-2]), np.array([99]))
+        both = tiles + far
+        assert both.grid == GRID
+        assert both.zone is None
+        assert both.bounds[4].tolist() == far.bounds[0].tolist() == [163, -34, 167, -30]
+        off = Tiles(Grid(srid=3857, resolution=1, size=4, origin=(0.5, 0)), np.array([3]), np.array([-2]), np.array([98]))
+        assert len((both + off).grid.grids) == 2
+        assert len((off + both + far[:0]).grid.grids) == 2
+
     @pytest.mark.parametrize("which", [4, -5, [0, 4], np.array([True, False])], ids=str)
     def test_taking_what_is_not_there(self, tiles, which):
         with pytest.raises(IndexError):

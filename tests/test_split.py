@@ -14,14 +14,16 @@ import shapely
 from conftest import scene, write_tiff
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
-from pgtiles import Grid, Labels, Split, Tiles, load
+from pgtiles import BySrid, Grid, Imagery, Labels, Split, Tiles, Vectors, load
 from pgtiles.dealing import deal
 from pgtiles.errors import ConfigError, DataError, PgtilesWarning, QueryError
 from pgtiles.land import Land
 
 GRID = Grid(srid=32632, resolution=1.0, size=4)
 ROOT = Path(__file__).parents[1]
+SQUARE = "ST_MakeEnvelope(500000, 5200000, 504000, 5204000, 32632)"
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 WIDE = (500_000, 5_200_000, 504_000, 5_204_000)
 # SRID and a place in it: Mercator at the equator, at 47 and at 78 degrees, UTM amid a zone and far out, degrees, polar, Europe
@@ -290,12 +292,49 @@ class TestGroups:
             conn.execute("CREATE TABLE districts (way geometry(Polygon, 4326))")
         for polygons, error, says in [
             ("districts", DataError, "it has no primary key"),
-            ("SELECT way FROM districts", QueryError, r"the columns way \(geometry\)"),
+            ("SELECT way FROM districts", QueryError, r"polygons= the query gives way: expected a geometry column called geom"),
+            ("SELECT way AS geom FROM districts", QueryError, "gives geom: expected id too"),
             ("SELECT way AS geom, 1 AS id FROM districts", DataError, "there is none"),
-            ("SELECT way AS geom, 1 AS id FROM districts; DROP TABLE districts", QueryError, "syntax error|multiple"),
+            ("SELECT ST_Point(9, 47, 4326) AS geom, 1 AS id", DataError, "1 of 1 are no areas"),
+            (f"SELECT {SQUARE} AS geom, NULL AS id", DataError, r"1 of 1 have no id \(NULL\)"),
+            (f"SELECT ST_SetSRID({SQUARE}, 0) AS geom, 1 AS id", DataError, "1 of 1 have no SRID"),
+            ("SELECT way AS geom, 1 AS id FROM districts; DROP TABLE districts", QueryError, "more than one statement"),
         ]:
             with pytest.raises(error, match=says):
                 tiles.split(train=1, val=1, polygons=polygons, gap=0, db=db)
+
+    @pytest.mark.parametrize("kind", ["statement", "geography", "srids"])
+    def test_polygons_of_any_kind(self, db, kind):
+        """An SQLAlchemy statement, geography, and polygons each in an SRID of its own: the west, and the east of 502 km."""
+        west, east = (
+            f"ST_Segmentize(ST_MakeEnvelope({x}, 5199000, {x + 3000}, 5205000, 32632), 20)" for x in (499_000, 502_000)
+        )
+        query = {
+            "statement": f"SELECT {west} AS geom, 'w' AS id UNION ALL SELECT {east}, 'e'",
+            "geography": f"SELECT ST_Transform({west}, 4326)::geography AS geom, 1 AS id UNION ALL SELECT ST_Transform({east}, 4326)::geography, 2",
+            "srids": f"SELECT ST_Transform({west}, 3035) AS geom, 1 AS id UNION ALL SELECT {east}, 2",
+        }[kind]  # fmt: skip
+        tiles = Tiles.random(GRID, within=WIDE, count=400, seed=1)
+        split = tiles.split(train=1, test=1, polygons=text(query) if kind == "statement" else query, gap=0, db=db)
+        sides = [set((part.bounds[:, 0] + 2 > 502_000).tolist()) for part in (split.train, split.test)]
+        assert split.outside == 0
+        assert sides in ([{True}, {False}], [{False}, {True}])
+        assert isinstance(split.settings["polygons"], str)
+
+    def test_many_tiles_outside_are_said(self, db):
+        tiles = Tiles.random(GRID, within=WIDE, count=400, seed=1)
+        halves = " UNION ALL ".join(f"SELECT ST_MakeEnvelope({x}, 5199000, {x + 1000}, 5205000, 32632) AS geom, {x} AS id" for x in (500_000, 501_000))  # fmt: skip
+        outside = int((tiles.bounds[:, 0] + 2 > 502_000).sum())
+        with pytest.warns(PgtilesWarning, match=f"{outside} of 400 tiles were left out") as caught:
+            split = tiles.split(train=1, test=1, polygons=halves, gap=0, db=db)
+        assert caught[0].filename == __file__
+        assert f", {outside} outside" in repr(split)
+
+    def test_no_tiles_are_not_dealt(self):
+        none = Tiles.random(GRID, within=WIDE, count=3)[:0]
+        for deals in (lambda: none.split(train=1, val=1, block=99, gap=0), lambda: none.folds(3, block=99, gap=0)):
+            with pytest.raises(ConfigError, match="there is no tile to deal"):
+                deals()
 
     def test_folds_judge_each_tile_once(self):
         tiles = Tiles.random(GRID, within=WIDE, count=600, seed=5)
@@ -382,6 +421,19 @@ class TestKept:
         assert {"block": 200, "gap": 10, "seed": 2}.items() <= split.settings.items()
         assert "block=200" in repr(split)
 
+    def test_what_it_was_made_with_is_kept_too(self, db):
+        tiles = Tiles.random(GRID, within=WIDE, count=500)
+        split = tiles.split(train=0.7, test=0.3, block=np.float64(200), gap=np.float32(10), seed=np.int64(2))
+        fold = tiles.folds(3, block=200, gap=10)[1]
+        for number, one in enumerate((split, fold)):
+            one.tiles.to_table(db, f"kept_{number}")
+            back = Split.of(Tiles.from_table(db, f"kept_{number}"))
+            assert dict(back.settings) == dict(one.settings)
+            assert back.proof(db) == []
+        assert back.settings["fold"] == 1
+        assert split.tiles.made["of"] == tiles.made
+        assert Split.of(split.tiles, gap=9).settings["gap"] == 9
+
     def test_it_is_never_dealt_anew(self):
         split = Tiles.random(GRID, within=WIDE, count=500).split(**SHARES, block=200, gap=10, seed=2)
         with pytest.raises(ConfigError, match="is not dealt anew"):
@@ -460,6 +512,10 @@ class TestProof:
         with pytest.raises(QueryError, match="needs one called id"):
             split.proof(world.db, Labels("SELECT way AS geom FROM roads WHERE way && tile.geom"))
         assert len(split.proof(world.db, Labels("roads", buffer=15))) >= len(wanted)
+        for layer in ({"road": Labels("roads")}, Vectors({"road": "roads"}), BySrid({3857: Vectors({"road": "roads"})})):
+            assert {row[:2] for row in split.proof(world.db, layer)} == {(key, "road") for key in wanted}
+        with pytest.raises(ConfigError, match="Imagery burns no vectors"):
+            split.proof(world.db, Imagery("scene"))
         named = split.proof(world.db, Labels("roads", classes={"small": "class < 3", "large": "class >= 3"}))
         assert {(row.kind, row.feature) for row in named} == {
             ("small" if (int(key) - 1) % 4 < 2 else "large", key) for key in wanted

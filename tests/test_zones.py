@@ -129,6 +129,11 @@ class TestSets:
         assert copy.grid == tiles.grid
         assert hash(copy.grid) == hash(tiles.grid)
 
+    def test_an_empty_set_is_described(self, zones):
+        db, tiles = zones
+        none = tiles[:0].describe(db, Labels({"field": "SELECT tile.geom AS geom"}))
+        assert {name: len(values) for name, values in none.columns.items()} == {"zone_name": 0, "field": 0, "field_count": 0}
+
     def test_coarser_pixels_in_the_same_bounds(self, zones):
         _, tiles = zones
         np.testing.assert_array_equal(tiles.at(20).bounds, tiles.bounds)
@@ -151,6 +156,14 @@ class TestSets:
         assert (int(tile.ids[0]), 999) in {(near.tile, near.other) for near in found}
         with pytest.raises(ConfigError, match="gap=0: between SRIDs"):
             tiles.split(train=0.5, test=0.5, block=1200, gap=0)
+
+    def test_a_feature_that_two_splits_show_is_found_across_zones(self, zones):
+        """One that lies on all tiles: each zone's tiles are of one split."""
+        db, tiles = zones
+        split = Split.of(tiles.with_columns(split=np.where(tiles.srids == 32632, "train", "test")), gap=0)
+        [found] = split.proof(db, Labels("SELECT 'road' AS id, tile.geom AS geom"))
+        assert (found.feature, sorted(found.tiles)) == ("road", ["test", "train"])
+        assert found.tiles["train"] < 100 <= found.tiles["test"]
 
     def test_what_is_of_one_grid_is_asked_of_each(self, zones):
         _, tiles = zones
