@@ -39,15 +39,19 @@ class Ratio:
         """The ratio; NaN where there is nothing below."""
         return float(Fraction(self.above) / self.below) if self.below else math.nan
 
-    def interval(self, of: int) -> tuple[float, float]:
-        """Where the ratio over all of so many tiles lies, by `CONFIDENCE`; NaN where fewer than two tiles say something."""
+    def interval(self, of: float) -> tuple[float, float]:
+        """Where the ratio over all of so many tiles lies, by `CONFIDENCE`; NaN where fewer than two tiles say something.
+
+        of: infinite where tiles are drawn without end.
+        """
         if not self.below or (self.tiles < 2 and self.tiles < of):
             return math.nan, math.nan
         if self.tiles >= of:
             return self.value, self.value
         ratio = Fraction(self.above) / self.below
         squares = self.above2 - 2 * ratio * self.across + ratio * ratio * self.below2  # of what each tile has too much
-        variance = (1 - Fraction(self.tiles, of)) * squares * self.tiles / ((self.tiles - 1) * Fraction(self.below) ** 2)
+        left = 1 - Fraction(self.tiles, int(of)) if of < math.inf else 1
+        variance = left * squares * self.tiles / ((self.tiles - 1) * Fraction(self.below) ** 2)
         margin = student(CONFIDENCE, self.tiles - 1) * math.sqrt(variance)
         return self.value - margin, self.value + margin
 

@@ -138,7 +138,7 @@ class TileDataset(IterableDataset[Sample]):
     def statistics(self, *, tiles: float | None = None, seed: int = 0, progress: Progress | None = None) -> Statistics:
         """What the layers' pixels are like: means, spreads and quantiles of bands, shares and areas of classes.
 
-        tiles: how many of the dataset's tiles to read, drawn by the seed, or a share of them as a float; all unless given.
+        tiles: how many of the dataset's tiles (or its epoch 0's) to read, drawn by the seed, or a share as a float; else all.
         progress: is told tiles read and tiles to read, by the threads that read, one at a time.
         """
         return measure(self, sample=tiles, seed=seed, progress=progress)

@@ -1,7 +1,7 @@
 """Statistics of a dataset: tiles are read by the one read path, each once, by threads that count for themselves.
 
 No layer is opened anew. What a layer of rasters becomes, its sheet, is only asked for floats that are NaN where there is no
-data; so fill values don't enter a mean, and each band knows its own nodata.
+data; so fill values don't enter a mean, and each band knows its own nodata. Tiles on several grids are read grid by grid.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 import threading
 import warnings
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
@@ -42,27 +43,34 @@ class Measured(HasTiles, Protocol):
     db: Database
     plan: Plan
     connections: int
+    seed: int
 
 
 def measure(dataset: Measured, *, sample: float | None = None, seed: int = 0, progress: Progress | None = None) -> Statistics:
     """The statistics of a dataset's layers on all of its tiles, or on a sample of them: see `TileDataset.statistics`."""
-    db, plan, tiles, connections = dataset.db, dataset.plan, dataset.tiles, dataset.connections
+    db, plan, connections = dataset.db, dataset.plan, dataset.connections
+    tiles = dataset.tiles if dataset.draws is None else dataset.draws.epoch(dataset.seed, 0)
     wanted = [layer for layer in plan.layers if _is_band(layer.sheet) or _is_mask(layer.sheet)]
     if not wanted:
         raise ConfigError(f"none of the layers {', '.join(dataset.layers)} has pixels of which there are statistics")
-    telling = replace(plan, layers=tuple(replace(layer, sheet=_telling(layer.sheet)) for layer in plan.layers))
+    limits = _limits_of(plan)
     chosen = tiles[_drawn(len(tiles), sample, seed)]
-    todo = deque(chosen[k : k + AT_ONCE] for k in range(0, len(chosen), AT_ONCE))
+    todo = deque(
+        (telling, part[k : k + AT_ONCE])
+        for number, _, part in chosen.zones()
+        for telling in [_told(plan.zones.get(number, plan))]
+        for k in range(0, len(part), AT_ONCE)
+    )
     masks = [layer.name for layer in wanted if _is_mask(layer.sheet)]
     lock, done = threading.Lock(), 0
 
     def count() -> _Tallies:
         nonlocal done
-        own = _Tallies.of(wanted)
+        own = _Tallies.of(wanted, limits)
         try:
             while todo:
                 try:
-                    some = todo.popleft()
+                    telling, some = todo.popleft()
                 except IndexError:  # another thread was quicker
                     break
                 own.add(read_batch(db, telling, some).sample, _ground(db, some) if masks else np.zeros(len(some)))
@@ -82,7 +90,7 @@ def measure(dataset: Measured, *, sample: float | None = None, seed: int = 0, pr
             todo.clear()
     for other in others:
         total.merge(other)
-    return total.statistics(wanted, len(chosen), len(tiles), seed, source_of(tiles, dataset.layers))
+    return total.statistics(wanted, len(chosen), len(tiles), seed, source_of(dataset))
 
 
 def _drawn(count: int, sample: float | None, seed: int) -> NDArray[np.int64]:
@@ -114,17 +122,32 @@ def _is_mask(sheet: Sheet) -> bool:
     return isinstance(sheet, Pixels | Mask) and not _is_band(sheet)
 
 
+def _told(plan: Plan) -> Plan:
+    """The plan of one grid, by which layers of bands tell where they have no data."""
+    return replace(plan, layers=tuple(replace(layer, sheet=_telling(layer.sheet)) for layer in plan.layers))
+
+
 def _telling(sheet: Sheet) -> Sheet:
-    """A sheet of imagery that becomes floats, NaN where there is no data; any other as it is."""
+    """A sheet of rasters' bands that becomes floats, NaN where there is no data; any other as it is."""
     if isinstance(sheet, Steps):
         return replace(sheet, pixels=cast("Pixels", _telling(sheet.pixels)))
-    if not (isinstance(sheet, Pixels) and len(sheet.shape) == 3):
+    if not (isinstance(sheet, Pixels) and _is_band(sheet)):
         return sheet
     dtype = np.dtype(sheet.dtype)
     if dtype.kind != "f":
         stored = np.result_type(dtype, *(PIXEL_TYPES[kind] for kind in sheet.stored))
         dtype = np.dtype("float32" if stored.itemsize <= 2 else "float64")
-    return replace(sheet, dtype=dtype.name, fill=(math.nan,) * sheet.shape[0], holes=False)
+    return replace(sheet, dtype=dtype.name, fill=math.nan, holes=False)
+
+
+def _limits_of(plan: Plan) -> dict[str, list[tuple[int, int] | None]]:
+    """`_limits` of each layer of bands; of several grids, which may keep other types, those that hold for all."""
+    found: dict[str, list[tuple[int, int] | None]] = {}
+    for layer in (layer for one in (plan.zones.values() or [plan]) for layer in one.layers if _is_band(layer.sheet)):
+        own = _limits(layer.sheet)
+        pairs = zip(found.get(layer.name, own), own, strict=True)
+        found[layer.name] = [(min(a[0], b[0]), max(a[1], b[1])) if a and b else None for a, b in pairs]
+    return found
 
 
 def _limits(sheet: Sheet) -> list[tuple[int, int] | None]:
@@ -155,19 +178,23 @@ class _Tallies:
 
     bands: dict[str, list[BandTally]]
     classes: dict[str, ClassTally]
+    ignored: dict[str, float]  # of layers that ignore pixels, the value of these
     nowhere: int = 0  # tiles whose ground is not known
 
     @classmethod
-    def of(cls, layers: list[OpenLayer]) -> _Tallies:
+    def of(cls, layers: list[OpenLayer], limits: Mapping[str, list[tuple[int, int] | None]]) -> _Tallies:
         return cls(
-            {one.name: [BandTally(limits) for limits in _limits(one.sheet)] for one in layers if _is_band(one.sheet)},
+            {name: [BandTally(pair) for pair in pairs] for name, pairs in limits.items()},
             {one.name: ClassTally(one.ignore_index) for one in layers if _is_mask(one.sheet)},
+            {one.name: one.ignore_index for one in layers if one.ignore_index is not None},
         )
 
     def add(self, batch: Sample, ground: NDArray[np.float64]) -> None:
         """A batch, tile by tile, so that the sums do not depend on its company."""
         for layer, tallies in self.bands.items():
             array: NDArray[Any] = batch[layer]
+            if layer in self.ignored:  # no class, so of floats no data
+                array = np.where(array == array.dtype.type(self.ignored[layer]), array.dtype.type(math.nan), array)
             for tile in array.astype(np.result_type(array.dtype, np.float32), copy=False):
                 for band, tally in enumerate(tallies):
                     pixels = tile if len(tallies) == 1 and tile.ndim == 2 else tile[..., band, :, :]
@@ -191,6 +218,7 @@ class _Tallies:
 
     def statistics(self, layers: list[OpenLayer], read: int, of: int, seed: int, source: dict[str, Any]) -> Statistics:
         """What follows from the counts."""
+        among = math.inf if "drawn" in source else of  # an epoch is a sample of all that could be drawn
         if self.nowhere:
             text = f"the CRS of the tiles gives no place on Earth for {self.nowhere} of {read} tiles: areas are not known"
             warnings.warn(text, PgtilesWarning, stacklevel=4)
@@ -202,19 +230,22 @@ class _Tallies:
         names = {layer.name: layer.classes for layer in layers}
         return Statistics(
             tiles=read, of=of, seed=seed, source=source,
-            bands={layer: [_band(tally, of) for tally in tallies] for layer, tallies in self.bands.items()},
+            bands={layer: [_band(tally, among) for tally in tallies] for layer, tallies in self.bands.items()},
             classes={
                 layer: {
-                    value: _class(tally, value, names[layer].get(value, ""), of, known=not self.nowhere)
+                    value: _class(tally, value, names[layer].get(value, ""), among, known=not self.nowhere)
                     for value in sorted(tally.classes.keys() | names[layer].keys())
                 }
                 for layer, tally in self.classes.items()
             },
             ignored={layer: tally.ignored / max(tally.ignored + tally.pixels, 1) for layer, tally in self.classes.items()},
+            ignore_index={
+                layer: int(self.ignored[layer]) if layer in self.ignored else None for layer in self.classes
+            },
         )  # fmt: skip
 
 
-def _band(tally: BandTally, of: int) -> BandStatistics:
+def _band(tally: BandTally, of: float) -> BandStatistics:
     counts, edges = tally.histogram()
     return BandStatistics(
         pixels=tally.count, nodata=tally.absent / (tally.absent + tally.infinite + tally.count), infinite=tally.infinite,
@@ -224,7 +255,7 @@ def _band(tally: BandTally, of: int) -> BandStatistics:
     )  # fmt: skip
 
 
-def _class(tally: ClassTally, value: int, name: str, of: int, *, known: bool) -> ClassStatistics:
+def _class(tally: ClassTally, value: int, name: str, of: float, *, known: bool) -> ClassStatistics:
     share = tally.share(value)
     low, high = share.interval(of)
     one = tally.count_of(value)

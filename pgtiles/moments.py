@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from .bins import Bins, Counts, FloatBins, WholeBins
 from .clusters import Ratio
+from .errors import DataError
 
 BINS = 256  # of a histogram, at most
+LARGEST = 1e100  # whose square is added up without end, and far beyond what float32 holds
 SMALL = 2**16  # classes up to here are counted without being sorted
 
 
@@ -34,7 +36,7 @@ class BandTally:
         self.between = Fraction(0)  # the tiles' squared means, as often as they have pixels
 
     def add(self, tile: NDArray[Any]) -> None:
-        """A tile's pixels, floats, NaN where there is no data."""
+        """A tile's pixels, floats, NaN where there is no data. Raises `DataError` where one can't be squared."""
         finite = np.isfinite(tile)
         values = tile if finite.all() else tile[finite]
         count = values.size
@@ -45,6 +47,11 @@ class BandTally:
             self.sum.add(0, 0)
             return
         low, high = float(values.min()) + 0.0, float(values.max()) + 0.0  # no -0.0, which equals 0.0 and prints otherwise
+        if max(-low, high) > LARGEST:
+            raise DataError(
+                f"pixel value {high if high > LARGEST else low:g}: expected numbers up to {LARGEST:g}. If it is nodata, say so "
+                "in the rasters: ST_SetBandNoDataValue"
+            )
         self.least, self.most = min(self.least, low), max(self.most, high)
         self.bins.add(values)
         if self.whole:
@@ -57,7 +64,7 @@ class BandTally:
 
     def merge(self, other: BandTally) -> None:
         """Take in what others counted."""
-        self.bins.counts += other.bins.counts
+        self.bins.merge(other.bins)
         self.sum.merge(other.sum)
         self.absent, self.infinite = self.absent + other.absent, self.infinite + other.infinite
         self.least, self.most = min(self.least, other.least), max(self.most, other.most)
@@ -73,10 +80,12 @@ class BandTally:
         """The standard deviation over all pixels, as of a whole population."""
         if not self.count:
             return math.nan
+        if self.least == self.most:  # which the tiles' means, rounded, may miss
+            return 0.0
         squares = self.within + self.between
         if self.whole:
-            places = np.flatnonzero(self.bins.counts)
-            met = zip(self.bins.values(places).tolist(), self.bins.counts[places].tolist(), strict=True)
+            places, counts = self.bins.met()
+            met = zip(self.bins.values(places).tolist(), counts.tolist(), strict=True)
             squares = Fraction(sum(int(value) ** 2 * count for value, count in met))
         return math.sqrt(max(Fraction(0), squares / self.count - (Fraction(self.sum.above) / self.count) ** 2))
 
@@ -84,17 +93,19 @@ class BandTally:
         """For each share the least value that so much of the pixels does not exceed; NaN without data."""
         if not self.count:
             return (math.nan,) * len(shares)
-        reached = np.cumsum(self.bins.counts)
+        places, counts = self.bins.met()
         ranks = [min(max(math.ceil(Fraction(str(share)) * self.count), 1), self.count) for share in shares]
-        found = self.bins.values(np.searchsorted(reached, ranks))
+        found = self.bins.values(places[np.searchsorted(np.cumsum(counts), ranks)])
         return tuple(np.clip(found, self.least, self.most).tolist())
 
     def histogram(self) -> tuple[list[int], list[float]]:
-        """Counts between least and greatest value, and the edges, one more than counts; an edge belongs to the bin above it."""
+        """Counts between least and greatest value, and the edges, one more than counts; an edge belongs to the bin above it.
+
+        Of floats, what a bucket counts is spread evenly over the edges between its ends, where it spans some.
+        """
         if not self.count:
             return [], []
-        places = np.flatnonzero(self.bins.counts)
-        values = np.clip(self.bins.values(places), self.least, self.most)
+        places, met = self.bins.met()
         if self.whole:
             numbers = self.most - self.least + 1
             width = math.ceil(numbers / BINS)
@@ -103,10 +114,14 @@ class BandTally:
             edges = np.array([self.least, np.nextafter(self.least, np.inf)])
         else:
             edges = np.linspace(self.least, self.most, BINS + 1)
-        into = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
-        counts = np.zeros(len(edges) - 1, np.int64)
-        np.add.at(counts, into, self.bins.counts[places])
-        return counts.tolist(), edges.tolist()
+        reached = np.append(0, np.cumsum(met))
+        if self.whole:
+            below = reached[np.searchsorted(self.bins.values(places), edges)]
+        else:
+            ends = np.clip(np.stack(self.bins.ends(places), axis=1), self.least, self.most).reshape(-1)
+            below = np.rint(np.interp(edges, ends, np.repeat(reached, 2)[1:-1])).astype(np.int64)
+        below[0], below[-1] = 0, self.count
+        return np.diff(below).tolist(), edges.tolist()
 
 
 class ClassTally:

@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .describing import Json, differences, plain, wish_said
+from .draws import Draws, Weighted
 from .errors import ConfigError, DataError, MissingError, PgtilesWarning
 from .tiles import Tiles
+from .zones import grids_of
 
 FORMAT = 1
 MOST_CLASSES = 2**16  # that a weight is given each
@@ -29,6 +31,7 @@ class HasTiles(Protocol):
 
     tiles: Tiles
     layers: dict[str, Any]
+    draws: Draws[Tiles] | None
 
 
 @dataclass(frozen=True)
@@ -84,13 +87,15 @@ class Statistics:
     tiles: int
     """That were read."""
     of: int
-    """Tiles of the dataset."""
+    """Tiles of the dataset; of one whose tiles are drawn, those of its epoch 0, as often as each is drawn."""
     seed: int
     """By which they were drawn."""
     bands: dict[str, list[BandStatistics]]
     classes: dict[str, dict[int, ClassStatistics]]
     ignored: dict[str, float]
     """Of each mask, the share of all pixels that are ignored."""
+    ignore_index: dict[str, int | None]
+    """Of each mask, the value of ignored pixels; None where there is none."""
     source: Json
     """What they are the statistics of: the grid, the tiles' digest, the layers."""
 
@@ -111,6 +116,7 @@ class Statistics:
         count: how many classes the model tells apart, where the greatest were not met.
 
         A class that was not met gets the greatest weight of those that were, and a warning names it: it is rarer than any.
+        The value of ignored pixels is no class, and gets 0.
         """
         if kind not in KINDS:
             raise ConfigError(f"kind={kind!r}: expected one of {', '.join(KINDS)}")
@@ -133,7 +139,8 @@ class Statistics:
             often = {value: one.pixels / one.beside for value, one in met.items()}
             median = float(np.median(list(often.values())))
             weights = {value: median / share for value, share in often.items()}
-        if missing := [str(value) for value in range(length) if value not in met]:
+        weights |= {} if (ignored := self.ignore_index[layer]) is None else {ignored: 0.0}
+        if missing := [str(value) for value in range(length) if value not in weights]:
             text = f"layer {layer!r}: no pixel of {_some(missing, 'class', 'classes')} was met in {self.tiles} tiles"
             warnings.warn(f"{text}: weighted as the rarest that was", PgtilesWarning, stacklevel=2)
         return np.array([weights.get(value, max(weights.values())) for value in range(length)], np.float32)
@@ -160,25 +167,30 @@ class Statistics:
         try:
             known = json.loads(Path(path).read_text(encoding="utf-8"))
             version = known.pop("pgtiles statistics")
+            found = cls._read(known) if version == FORMAT else None
         except FileNotFoundError:
             raise MissingError(f"there is no file {path}: dataset.statistics().save({str(path)!r}) makes it") from None
         except (ValueError, KeyError, AttributeError, TypeError):
             raise DataError(f"{path} holds no statistics: expected the JSON that Statistics.save writes") from None
-        if version != FORMAT:
+        if found is None:
             raise DataError(f"{path} is of another version of pgtiles (format {version}, known is {FORMAT}): make it anew")
+        if of is not None and (odd := list(differences(found.source, source_of(of)))):
+            raise ConfigError(f"{path} holds the statistics of another dataset: {'; '.join(odd)}. Make them anew")
+        return found
+
+    @classmethod
+    def _read(cls, known: Json) -> Statistics:
         bands = {layer: [BandStatistics(**_read(one)) for one in bands] for layer, bands in known["bands"].items()}
         classes = {
             layer: {int(value): ClassStatistics(**_read(one)) for value, one in classes.items()}
             for layer, classes in known["classes"].items()
         }
-        found = cls(**known | {"bands": bands, "classes": classes})
-        if of is not None and (odd := list(differences(found.source, source_of(of.tiles, of.layers)))):
-            raise ConfigError(f"{path} holds the statistics of another dataset: {'; '.join(odd)}. Make them anew")
-        return found
+        return cls(**known | {"bands": bands, "classes": classes})
 
     def __str__(self) -> str:
         sampled = "all" if self.tiles == self.of else f"drawn by seed {self.seed}, intervals at 95 %"
-        lines = [f"{self.tiles} of {self.of} tiles, {sampled}"]
+        epoch = " of an epoch" if "drawn" in self.source else ""
+        lines = [f"{self.tiles} of {self.of} tiles{epoch}, {sampled}"]
         for layer, bands in self.bands.items():
             head = ["mean", "± of mean", "std", "min", "median", "max", "no data"]
             rows = [
@@ -202,13 +214,20 @@ class Statistics:
         return "\n".join(lines)
 
 
-def source_of(tiles: Tiles, layers: Mapping[str, Any]) -> Json:
-    """What statistics are of, as JSON has it: settings word for word, tiles by their digest."""
+def source_of(dataset: HasTiles) -> Json:
+    """What statistics are of, as JSON has it: settings word for word, tiles and the weights they are drawn by as a digest."""
+    tiles, draws = dataset.tiles, dataset.draws
     digest = hashlib.sha256()
-    for array in (tiles.cols, tiles.rows, *(() if tiles.times is None else (tiles.times.astype(np.int64),))):
+    more = (tiles.times, tiles.zone)
+    for array in (tiles.cols, tiles.rows, *(array.astype(np.int64) for array in more if array is not None)):
         digest.update(array.astype("<i8").tobytes())
     counted = {"count": len(tiles), "sha256": digest.hexdigest()}
-    return {"grid": plain(asdict(tiles.grid)), "tiles": counted, "layers": wish_said(layers)}
+    drawn: Json = {}
+    if draws is not None:
+        weights = hashlib.sha256(draws.weights.astype("<f8").tobytes()).hexdigest() if isinstance(draws, Weighted) else None
+        drawn = {"drawn": {"count": draws.count, "weights": weights}}
+    grids = [plain(asdict(grid)) for grid in grids_of(tiles.grid)]
+    return {"grid": grids[0] if len(grids) == 1 else grids, "tiles": counted, "layers": wish_said(dataset.layers)} | drawn
 
 
 def _named(known: Mapping[str, Any], layer: str, what: str) -> Any:

@@ -155,6 +155,17 @@ class TestFloats:
         tally = tallied(tiles)
         assert tally.std == pytest.approx((tiles - 1e8).std(), rel=1e-6)
 
+    def test_one_value_has_no_spread(self):
+        """0.2 is no float64, nor is the mean of many of them."""
+        tally = tallied([np.full(1000, 0.2), np.full(333, 0.2)])
+        assert (tally.std, tally.least, tally.most) == (0, 0.2, 0.2)
+
+    @pytest.mark.parametrize("value", [1.7e308, -1.7e308, 1e101])
+    def test_what_can_not_be_squared_is_refused(self, value):
+        with pytest.raises(DataError, match=r"pixel value .*: expected numbers up to 1e\+100. If it is nodata"):
+            tallied([np.array([1.0, value])])
+        assert tallied([np.full(4, 1e100), np.full(4, -1e100)]).std == pytest.approx(1e100)
+
     def test_infinite_and_absent_are_counted_apart(self):
         tally = tallied([np.array([1, np.nan, np.inf, 3], "float32"), np.full(4, np.nan, "float32")])
         assert (tally.count, tally.absent, tally.infinite) == (2, 5, 1)
@@ -165,6 +176,30 @@ class TestFloats:
         assert math.isnan(tally.sum.value)
         assert math.isnan(tally.std)
         assert tally.histogram() == ([], [])
+
+    @pytest.mark.parametrize(("low", "high"), [(2000, 2047), (-2047, -2000), (280, 281), (-3, 7), (1e60, 2e60)])
+    def test_evenly_spread_values_make_an_even_histogram(self, low, high):
+        """Also where 256 bins are finer than the buckets, as on heights from 2000 to 2047 m."""
+        values = np.random.default_rng(7).uniform(low, high, 256_000)
+        counts, edges = tallied(values.reshape(16, -1)).histogram()
+        wanted, _ = np.histogram(values, edges)
+        assert (len(counts), sum(counts)) == (BINS, 256_000)
+        if high < 1e38:  # beyond float32 there is one bucket
+            assert np.abs(np.array(counts) - wanted).max() < 250  # of 1000, whose own deviation is 32
+        assert min(counts) > 700
+
+    def test_a_histogram_of_wide_bins_is_numpys(self):
+        """A bucket that lies in one bin is spread over no other one."""
+        values = np.random.default_rng(8).normal(0, 100, 50_000)
+        counts, edges = tallied(values.reshape(10, -1)).histogram()
+        wanted, _ = np.histogram(values, edges)
+        assert np.abs(np.array(counts) - wanted).max() <= 20
+        assert tallied([np.repeat([0.0, 1.0, 4.0], [5, 6, 7])]).histogram()[0] == [5, *[0] * 63, 6, *[0] * 190, 7]
+
+    def test_a_band_keeps_little(self):
+        """Reflectances, of which there may be hundreds of bands: all buckets of floats would be 4 MiB each."""
+        tally = tallied([np.random.default_rng(9).uniform(1e-4, 1, 4096), np.zeros(64)])
+        assert sum(counts.nbytes for counts in tally.bins.pages.values()) < 2**17
 
     @given(tiles_of_floats)
     @settings(deadline=None, max_examples=40)

@@ -20,6 +20,7 @@ from rasterio.windows import from_bounds
 
 from pgtiles import (
     Boxes,
+    BySrid,
     Grid,
     Imagery,
     Labels,
@@ -172,6 +173,15 @@ class TestBands:
             (band,) = dataset.statistics().bands["image"]
         assert (band.infinite, band.pixels, band.mean, band.std) == (1, 64 * 64 - 1, 1, 0)
 
+    def test_a_value_too_large_is_told_with_its_band(self, schema_db, tmp_path):
+        pixels = np.ones((2, 64, 64))
+        pixels[1, 3, 4] = 1.797e308
+        load.raster(schema_db, [write_tiff(tmp_path / "t.tif", pixels)], "t")
+        tiles = Tiles.sliding(Grid.like(schema_db, "t", size=64), within=schema_db.extent("t", 3857))
+        dataset = TileDataset(schema_db, tiles, {"image": Imagery("t")})
+        with pytest.raises(DataError, match=r"layer 'image', band 2: pixel value 1.797e\+308: expected numbers up to 1e\+100"):
+            dataset.statistics()
+
     def test_vectors_as_an_image_and_floats_in_a_mask(self, world, tiles):
         layers = {
             "map": Vectors({"road": "roads", "area": "areas"}),
@@ -185,6 +195,53 @@ class TestBands:
         hold(found.bands["map"], batch["map"].numpy(), np.ones(batch["map"].shape, bool))
         height = batch["height"].numpy()[:, None]
         hold(found.bands["height"], height, np.ones(height.shape, bool))
+
+    def test_floats_beyond_the_coverage_or_around_features_are_no_data(self, schema_db):
+        """4 × 4 pixels of 7, of which the coverage knows 8; of 4 × 4 with one of 5, a band of one pixel around is ignored."""
+        with schema_db.connection() as conn:
+            conn.execute("CREATE TABLE a (geom geometry(Polygon, 3857))")
+            conn.execute("INSERT INTO a VALUES (ST_MakeEnvelope(0, 0, 4, 4, 3857)); CREATE INDEX ON a USING gist (geom)")
+            conn.execute("CREATE TABLE b (geom geometry(Polygon, 3857))")
+            conn.execute("INSERT INTO b VALUES (ST_MakeEnvelope(1, 1, 2, 2, 3857)); CREATE INDEX ON b USING gist (geom)")
+        tiles = Tiles.sliding(Grid(srid=3857, resolution=1, size=4), within=(0, 0, 4, 4))
+        layers = {
+            "half": Labels("a", value=7, dtype="float32", ignore_index=-9999.1, coverage=shapely.box(0, 0, 2, 4)),
+            "ring": Labels("b", value=5, dtype="float64", ignore_index=-9999, contact=1),
+        }
+        dataset = TileDataset(schema_db, tiles, layers)
+        found = dataset.statistics().bands
+        ring = next(iter(dataset))["ring"].numpy()
+        assert [(one.pixels, one.nodata, one.mean, one.min, one.max) for one in found["half"]] == [(8, 0.5, 7, 7, 7)]
+        met = ring[ring != -9999]
+        assert 0 < met.size < 16
+        assert [(one.pixels, one.nodata, one.mean, one.min) for one in found["ring"]] == [
+            (met.size, 1 - met.size / 16, met.mean(), 0)
+        ]
+
+    @pytest.mark.parametrize("resampling", ["nearest", "mode"])
+    def test_a_label_raster_of_floats_has_nodata(self, schema_db, tmp_path, resampling):
+        pixels = np.full((1, 64, 64), 5, "float32")
+        pixels[0, :, 32:] = -9999
+        load.raster(schema_db, [write_tiff(tmp_path / "t.tif", pixels, nodata=-9999)], "t")
+        grid = Grid(srid=3857, resolution=RES * (2 if resampling == "mode" else 1), size=16, origin=(X0, Y0))
+        tiles = Tiles.sliding(grid, within=schema_db.extent("t", 3857))
+        mask = Labels("t", dtype="float32", background=-1, resampling=resampling)
+        (band,) = TileDataset(schema_db, tiles, {"height": mask}).statistics().bands["height"]
+        assert (band.mean, band.min, band.max, band.nodata) == (5, 5, 5, 0.5)
+
+    def test_a_label_raster_of_floats_where_imagery_is_missing(self, schema_db, tmp_path):
+        image, heights = np.full((1, 64, 64), 9, "uint8"), np.full((1, 64, 64), 5, "float32")
+        image[0, :16], heights[0, :, :16] = 0, 3
+        load.raster(schema_db, [write_tiff(tmp_path / "i.tif", image, nodata=0)], "i")
+        load.raster(schema_db, [write_tiff(tmp_path / "h.tif", heights)], "h")
+        layers = {
+            "image": Imagery("i", valid=True),
+            "height": Labels("h", dtype="float32", ignore_index=-9999, ignore_missing="image"),
+        }
+        tiles = Tiles.sliding(Grid.like(schema_db, "i", size=64), within=schema_db.extent("i", 3857))
+        found = TileDataset(schema_db, tiles, layers).statistics().bands
+        assert [(one.pixels, one.mean, one.min, one.nodata) for one in found["height"]] == [(48 * 64, 4.5, 3, 0.25)]
+        assert [(one.pixels, one.mean) for one in found["image"]] == [(48 * 64, 9)]
 
 
 class TestClasses:
@@ -228,6 +285,19 @@ class TestClasses:
         assert found.ignored["mask"] == (burned == 255).mean() > 0.1
         for value, one in found.classes["mask"].items():
             assert one.share == (burned == value).sum() / (burned != 255).sum()
+
+    def test_an_ignored_0_is_no_rare_class(self, world, tiles, tmp_path):
+        """It weighs nothing, without a warning; the others as if it were not there."""
+        coverage = shapely.box(X0, Y0 - 1000, X0 + 1200, Y0)
+        mask = Labels(ROADS, coverage=coverage, ignore_index=0, background=5)
+        dataset = TileDataset(world.db, tiles, {"mask": mask}, shuffle=False, batch_size=len(tiles))
+        burned, found = next(iter(dataset))["mask"].numpy(), dataset.statistics()
+        counts = np.bincount(burned.ravel())[1:]
+        wanted = np.append(0, counts.sum() / (len(counts) * counts)).astype("float32")
+        np.testing.assert_allclose(found.class_weights(), wanted, rtol=1e-7)
+        found.save(tmp_path / "s.json")
+        np.testing.assert_allclose(Statistics.load(tmp_path / "s.json").class_weights(kind="median")[0], 0)
+        assert len(found.class_weights(count=6)) == 6
 
     def test_names_and_classes_that_never_occur(self, world, tiles):
         classes = {"small": "class = 1", "no such": "class = 77"}
@@ -292,6 +362,109 @@ class TestClasses:
             conn.execute("UPDATE a SET value = -5 WHERE value = 2")
         with pytest.raises(ConfigError, match="values from -5 to 1: expected classes from 0 to 65535"):
             by_hand.statistics().class_weights()
+
+
+class TestDrawnTiles:
+    """Ten tiles of 8 × 8 pixels, each of one value, 0 to 9."""
+
+    @pytest.fixture
+    def ten(self, schema_db, tmp_path):
+        pixels = np.repeat(np.arange(10, dtype="uint8"), 8)[None, None].repeat(8, axis=1)
+        load.raster(schema_db, [write_tiff(tmp_path / "t.tif", pixels)], "t")
+        return Tiles.sliding(Grid.like(schema_db, "t", size=8), within=schema_db.extent("t", 3857))
+
+    def make(self, db, tiles, **more):
+        return TileDataset(db, tiles, {"image": Imagery("t"), "mask": Labels("t")}, **more)
+
+    def test_weights_count(self, schema_db, ten):
+        """200 draws of value 1, and 600 of value 7: a tile comes exactly as often as its weight says."""
+        dataset = self.make(schema_db, ten.weighted([0, 1, 0, 0, 0, 0, 0, 3, 0, 0], count=800))
+        found = dataset.statistics()
+        pixels = np.repeat([1, 7], [200, 600])
+        [band] = found.bands["image"]
+        assert (found.tiles, found.of, band.pixels, band.mean) == (800, 800, 800 * 64, pixels.mean())
+        assert band.std == pytest.approx(pixels.std(), rel=1e-12)
+        assert {value: one.share for value, one in found.classes["mask"].items()} == {1: 0.25, 7: 0.75}
+        with pytest.warns(PgtilesWarning, match="no pixel of classes 0, 2, 3"):
+            weights = found.class_weights()
+        np.testing.assert_array_equal(weights[[1, 7]], np.array([2, 2 / 3], "float32"))
+        assert "800 of 800 tiles of an epoch" in str(found)
+
+    def test_they_are_the_tiles_of_the_first_epoch(self, schema_db, ten):
+        for draws in (ten.weighted(np.arange(10), count=7), Tiles.fresh(ten.grid, count=7, within=schema_db.extent("t", 3857))):
+            dataset = self.make(schema_db, draws, seed=5, batch_size=7)
+            dataset.set_epoch(0)
+            pixels = next(iter(dataset))["image"].numpy()
+            assert dataset.statistics().bands["image"][0].mean == pixels.sum(dtype=int) / pixels.size
+
+    def test_another_epoch_is_within_the_interval(self, schema_db, ten):
+        """One epoch does not say it all: of the mean of all that could be drawn, 4.5, there is an interval about it."""
+        covered = []
+        for seed in range(30):
+            found = self.make(schema_db, ten.weighted(np.ones(10), count=25), seed=seed).statistics(tiles=12)
+            low, high = found.bands["image"][0].interval
+            covered.append(low <= 4.5 <= high)
+            assert low < high
+        assert np.mean(covered) > 0.8
+        low, high = self.make(schema_db, ten.weighted(np.ones(10), count=25)).statistics().bands["image"][0].interval
+        assert low < 4.5 < high
+
+    def test_a_file_knows_the_weights(self, schema_db, ten, tmp_path):
+        even, odd = (self.make(schema_db, ten.weighted(weights)) for weights in (np.ones(10), np.arange(1, 11)))
+        even.statistics().save(tmp_path / "s.json")
+        assert Statistics.load(tmp_path / "s.json", of=even) == even.statistics()
+        with pytest.raises(ConfigError, match="drawn weights was"):
+            Statistics.load(tmp_path / "s.json", of=odd)
+        with pytest.raises(ConfigError, match=r"drawn was .*, now null"):
+            Statistics.load(tmp_path / "s.json", of=self.make(schema_db, ten))
+
+
+class TestSeveralGrids:
+    """Two zones of UTM, of which one has imagery of bytes with nodata, and the other one of 16 bits."""
+
+    @pytest.fixture
+    def across(self, schema_db, tmp_path):
+        tiles, every, there = None, [], []
+        for n, (srid, dtype) in enumerate({32632: "uint8", 32633: "uint16"}.items()):
+            pixels = scene(n, (2, 128, 128), dtype)
+            pixels[:, 30:90, 10:70] = 3
+            tif = write_tiff(
+                tmp_path / f"{srid}.tif",
+                pixels,
+                crs=f"EPSG:{srid}",
+                nodata=3,
+                transform=from_origin(400_000, 5_300_000, 10, 10),
+            )
+            load.raster(schema_db, [tif], f"s{srid}")
+            own = Tiles.sliding(Grid.like(schema_db, f"s{srid}", size=32), within=schema_db.extent(f"s{srid}", srid))
+            own = Tiles(own.grid, own.cols, own.rows, own.ids + 100 * n)
+            read, data = windows(tif, own)
+            every.append(read)
+            there.append(data)
+            tiles = own if tiles is None else tiles + own
+        image = BySrid({srid: Imagery(f"s{srid}", dtype="uint16", fill=1) for srid in (32632, 32633)})
+        around = "SELECT ST_Expand(ST_Centroid(tile.geom), 50) AS geom, ST_SRID(tile.geom) - 32631 AS value"
+        layers = {"image": image, "mask": Labels(around)}
+        pixels = np.concatenate([array.astype("uint16") for array in every])
+        return TileDataset(schema_db, tiles, layers), pixels, np.concatenate(there)
+
+    def test_they_are_read_each_by_its_own(self, across):
+        dataset, pixels, there = across
+        found = dataset.statistics()
+        hold(found.bands["image"], pixels, there)
+        assert {value: one.pixels for value, one in found.classes["mask"].items()} == {
+            0: 32 * (1024 - 100), 1: 16 * 100, 2: 16 * 100
+        }  # fmt: skip
+        assert sum(one.area for one in found.classes["mask"].values()) == pytest.approx(2 * 1280**2, rel=2e-3)
+        assert dataset.statistics(tiles=9, seed=1) == dataset.statistics(tiles=9, seed=1) != found
+
+    def test_the_file_knows_them(self, across, tmp_path):
+        dataset, _, _ = across
+        dataset.statistics().save(tmp_path / "s.json")
+        assert Statistics.load(tmp_path / "s.json", of=dataset) == dataset.statistics()
+        other = TileDataset(dataset.db, dataset.tiles[::-1], dataset.layers)
+        with pytest.raises(ConfigError, match="another dataset: tiles sha256"):
+            Statistics.load(tmp_path / "s.json", of=other)
 
 
 class TestReading:
@@ -405,6 +578,9 @@ class TestKept:
             ("{", DataError, "holds no statistics"),
             ("[1]", DataError, "holds no statistics"),
             ('{"a": 1}', DataError, "holds no statistics"),
+            ('{"pgtiles statistics": 1}', DataError, "holds no statistics"),
+            ('{"pgtiles statistics": 1, "bands": {"image": [{"mean": 1}]}, "classes": {}}', DataError, "holds no statistics"),
+            ('{"pgtiles statistics": 1, "bands": [], "classes": {}}', DataError, "holds no statistics"),
             ('{"pgtiles statistics": 99}', DataError, "format 99, known is 1"),
         ],
     )
@@ -454,13 +630,48 @@ class TestNormalize:
         assert {"0.mean", "0.std"} <= model.state_dict().keys()
         assert not list(model[0].parameters())
         assert model(torch.zeros(1, 3, 4, 4, dtype=torch.uint8)).shape == (1, 2, 4, 4)
-        assert model[0].half().mean.dtype == torch.float16
+        assert {name: tuple(values.shape) for name, values in model[0].state_dict().items()} == {
+            "mean": (3, 1, 1), "std": (3, 1, 1)
+        }  # fmt: skip
         assert pickle.loads(pickle.dumps(model[0])).layer == "image"
 
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+    def test_a_model_of_another_dtype(self, dtype):
+        """Pressures about 101325 Pa, and 16 bits: float16 ends at 65504, and bfloat16 tells 256 from 258."""
+        normalize = Normalize([101_325.0, 65_000.0], [500.0, 400.0])
+        model = torch.nn.Sequential(normalize, torch.nn.Conv2d(2, 2, 1)).to(dtype)
+        pixels = np.array([[[101_325.0, 101_825.0]], [[65_535.0, 64_600.0]]])
+        wanted = (pixels - [[[101_325]], [[65_000]]]) / [[[500]], [[400]]]
+        for module in (normalize, normalize.to("cpu"), pickle.loads(pickle.dumps(normalize))):
+            got = module(torch.from_numpy(pixels))
+            assert got.dtype == dtype
+            np.testing.assert_allclose(got.double().numpy(), wanted, rtol=1e-2, atol=1e-3)
+        assert model(torch.from_numpy(pixels)[None]).dtype == dtype
+        assert model.float()[0](torch.from_numpy(pixels)).dtype == torch.float32
+
+    def test_it_is_exported_with_a_model(self):
+        model = torch.nn.Sequential(Normalize([10.0, 20.0], [2.0, 4.0]), torch.nn.Conv2d(2, 2, 1))
+        pixels = torch.full((1, 2, 4, 4), 14, dtype=torch.uint8)
+        exported = torch.export.export(model, (pixels,)).module()
+        torch.testing.assert_close(exported(pixels), model(pixels))
+        assert (model[0](pixels)[0, :, 0, 0] == torch.tensor([2.0, -1.5])).all()
+
     def test_a_band_of_one_value(self):
-        with pytest.warns(PgtilesWarning, match="all pixels of band 2 are equal, and become 0"):
+        with pytest.warns(PgtilesWarning, match="all pixels of band 2 are equal in float32, and become 0"):
             normalize = Normalize([1, 5], [2, 0])
         assert normalize(torch.full((2, 3, 3), 5.0))[1].abs().max() == 0
+
+    @pytest.mark.parametrize(("mean", "std"), [(0.2, 1.4e-17), (0.0, 1e-50), (0.0, 1e-42), (1e9, 20.0), (1e30, 0.0)])
+    def test_a_spread_that_float32_does_not_hold(self, mean, std):
+        """Neither NaN, which 0 by 0 is, nor the huge numbers that the last bit by a tiny spread is."""
+        with pytest.warns(PgtilesWarning, match="all pixels of band 1 are equal in float32"):
+            normalize = Normalize([mean], [std])
+        got = normalize(torch.full((1, 2, 2), mean, dtype=torch.float64))
+        assert got.abs().max() < 1e-6
+
+    def test_a_small_spread_that_float32_holds_is_kept(self):
+        assert Normalize([0.0], [1e-30])(torch.full((1, 1, 1), 2e-30)).item() == pytest.approx(2)
+        assert Normalize([280.0], [1e-3])(torch.full((1, 1, 1), 280.0)).item() == 0
 
     @pytest.mark.parametrize(
         ("make", "says"),
@@ -468,6 +679,8 @@ class TestNormalize:
             (lambda: Normalize([1, 2], [1]), "expected a number for each band"),
             (lambda: Normalize([math.nan], [1]), "Has each band data?"),
             (lambda: Normalize([1], [-1]), "std of 0 or more"),
+            (lambda: Normalize([1e39], [1]), "expected numbers that float32 holds, up to 3.4e+38"),
+            (lambda: Normalize([0], [1e39]), "expected numbers that float32 holds, up to 3.4e+38"),
             (lambda: Normalize([1], [1])(torch.zeros(3, 4, 4)), r"shape (3, 4, 4): expected (…, 1, height, width)"),
             (lambda: Normalize([1], [1])({"pixels": 1}), "the sample has no 'image': expected that key among pixels"),
         ],
