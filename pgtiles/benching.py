@@ -10,11 +10,11 @@ from typing import Any
 
 from .database import Database
 from .dataset import TileDataset
-from .errors import PgtilesWarning
+from .errors import ConfigError, PgtilesWarning
 from .newtable import Progress
 from .query import Layer
 from .tiles import Tiles
-from .timing import BATCH, Stages, copied, stages, timed
+from .timing import BATCH, Stages, batches, copied, lasting, stages, timed
 
 TIMED = 64  # tiles whose stages are told apart
 GAIN = 1.05  # what one more connection has to give to be worth it
@@ -24,7 +24,7 @@ GAIN = 1.05  # what one more connection has to give to be worth it
 class Rate:
     """Tiles a second with so many connections in each of so many workers (0: in the process itself), medians of the rounds.
 
-    tiles: as a dataset gives them. copy: of the same statements on as many connections, their rows thrown away.
+    tiles: as a dataset gives them. copy: of the same statements on as many connections in all, their rows thrown away.
     """
 
     connections: int
@@ -60,29 +60,43 @@ def bench(
     """Measure how fast tiles of the user's own tables come, each case in turn in each round, after a round that only warms up.
 
     connections, workers: to be tried, each with each. progress: is told how many cases are done, and of how many.
+
+    Raises `ConfigError` where there are too few tiles to give each connection a batch.
     """
     cases = [(c, w) for w in workers for c in connections]
+    opens = sorted({_all(c, w) for c, w in cases})
+    if len(batches(tiles)) < opens[-1]:
+        raise ConfigError(
+            f"{len(tiles)} tiles are {len(batches(tiles))} batches of {BATCH}, fewer than the {opens[-1]} connections "
+            f"that are tried: bench takes {BATCH * opens[-1]} tiles at least (--count)"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PgtilesWarning)  # they are said by whoever opened the layers before
         sets = [TileDataset(db, tiles, layers, batch_size=BATCH, shuffle=False, connections=c) for c, _ in cases]
         loaders = [one.loader(num_workers=w) for one, (_, w) in zip(sets, cases, strict=True)]
-        spent, sent = [list[float]() for _ in cases], {c: list[float]() for c in connections}
-        done, total = 0, (rounds + 1) * (len(cases) + len(connections))
+        spent, sent = [list[float]() for _ in cases], {n: list[float]() for n in opens}
+        done, total = 0, (rounds + 1) * (len(cases) + len(opens))
         for lap in range(rounds + 1):
             for work, into in (
-                *((lambda c=c: copied(db, sets[0].plan, tiles, c), sent[c]) for c in connections),
+                *((lambda n=n: copied(db, sets[0].plan, tiles, n), sent[n]) for n in opens),
                 *((lambda loader=loader: sum(1 for _ in loader), one) for loader, one in zip(loaders, spent, strict=True)),
             ):
-                seconds, done = timed(work), done + 1
+                seconds, done = (lasting if lap else timed)(work), done + 1
                 into += [seconds] if lap else []
                 if progress:
                     progress(done, total)
         plan = sets[0].plan
         del loaders  # and with them their workers
     rates = [
-        Rate(c, w, len(tiles) / median(one), len(tiles) / median(sent[c])) for (c, w), one in zip(cases, spent, strict=True)
+        Rate(c, w, len(tiles) / median(one), len(tiles) / median(sent[_all(c, w)]))
+        for (c, w), one in zip(cases, spent, strict=True)
     ]
     return Bench(len(tiles), tuple(rates), stages(db, plan, tiles[:TIMED], rounds=rounds), _enough(rates))
+
+
+def _all(connections: int, workers: int) -> int:
+    """How many connections are open in all."""
+    return connections * max(workers, 1)
 
 
 def _enough(rates: Sequence[Rate]) -> int:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from psycopg import sql
 
+from .bakedtable import Baked
 from .database import Database
-from .errors import DataError, MissingError, PgtilesError, PgtilesWarning, QueryError, SridError
+from .errors import ConfigError, DataError, MissingError, PgtilesError, PgtilesWarning, QueryError, SridError
 from .placecheck import check_places, lies_in
 from .query import Layer, OpenLayer
 from .reading import Plan, lost_in_words, read_batch, too_small
@@ -89,6 +91,8 @@ def check(
 
     Raises `ConfigError`, `MissingError` or `QueryError` where a layer asks for something that is not there, as reading would.
     """
+    if tiles is not None and tiles.zone is not None:
+        raise ConfigError("check looks at tiles of one grid, and these lie on several: check each of tiles.by_grid() by itself")
     plan, findings = opened(db, tiles, layers) if tiles is not None else (None, [])
     tables = {name: _tables(db, tiles, layers[name], _open(plan, name)) for name in layers}
     for name, every in tables.items():
@@ -104,7 +108,10 @@ def check(
     if plan and looked is not None:
         empty, speed, said = _read(db, plan, looked)
         findings += said
-        facts = [_facts(db, layer, tables[layer.name], none) for layer, none in zip(plan.layers, empty, strict=True)]
+        facts = [
+            _facts(db, layer, layers[layer.name], tables[layer.name], none)
+            for layer, none in zip(plan.layers, empty, strict=True)
+        ]
     findings = sorted(dict.fromkeys(findings), key=lambda finding: finding.severity != "problem")
     size = "" if tiles is None else size_of(tiles)
     return Report(db.name, len(looked or ()), size, tuple(facts), server, wanted, speed, tuple(findings))
@@ -118,13 +125,15 @@ def opened(db: Database, tiles: Tiles, layers: Mapping[str, Layer]) -> tuple[Pla
         try:
             plan: Plan | None = Plan.open(db, tiles, layers)
         except (DataError, SridError):
-            for name, layer in layers.items():
+            alone = {name: _Alone(layer) for name, layer in layers.items()}
+            for name, layer in alone.items():
                 try:
                     Plan.open(db, tiles, {name: layer})
                 except (DataError, SridError) as error:
                     del good[name]
                     text = _without_name(name, str(error))
                     found.append(problem(name, UNREAD, *_split(text)))
+            good = {name: layer if alone[name].missing in {"", *good} else alone[name] for name, layer in good.items()}
             plan = Plan.open(db, tiles, good) if good else None
     of_layers = {text for layer in (plan.layers if plan else ()) for text in layer.warnings}
     for name, text in [(layer.name, text) for layer in (plan.layers if plan else ()) for text in layer.warnings]:
@@ -135,6 +144,20 @@ def opened(db: Database, tiles: Tiles, layers: Mapping[str, Layer]) -> tuple[Pla
             what, mend = _split(text)
             found.append(problem("", what, "", mend))
     return plan, found
+
+
+class _Alone:
+    """A layer without the one whose missing imagery it ignores: that one may be what can't be read."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer, self.missing = layer, ""
+        self.resolution = getattr(layer, "resolution", None)
+
+    def open(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
+        """Open the layer; what it asks of another one is kept apart."""
+        found = self.layer.open(db, tiles, name, number)
+        self.missing = found.ignore_missing
+        return replace(found, ignore_missing="")
 
 
 def size_of(tiles: Tiles) -> str:
@@ -175,12 +198,15 @@ def _spread(length: int, count: int) -> NDArray[np.int64]:
 
 
 def _server(db: Database, wanted: int) -> tuple[dict[str, str], dict[str, int], list[Finding]]:
-    postgres, library, postgis, raster, gdal, most, in_use = db.query(compose("check_server"))[0]
+    postgres, library, postgis, raster, gdal, limit, most, in_use, database, role = db.query(compose("check_server"))[0]
     found = []
     if wanted > most - in_use:
-        raise_ = f"ALTER SYSTEM SET max_connections = {10 * -(-(in_use + wanted + 10) // 10)}; and restart the server"
+        name, enough = sql.Identifier(database if limit == "database" else role).as_string(None), in_use + wanted + 1
+        raise_ = f"ALTER {limit.upper()} {name} CONNECTION LIMIT {enough};"
+        if limit == "server":
+            raise_ = f"ALTER SYSTEM SET max_connections = {10 * -(-(enough + 9) // 10)}; and restart the server"
         found.append(problem("", "the training opens more connections than the server has left",
-            f"{wanted} wanted; of {most} that this user may have, {in_use} are in use",
+            f"{wanted} wanted; of {most} that the {limit} allows, {in_use} are in use",
             f"fewer connections= or workers; or {raise_}",
         ))  # fmt: skip
     old = [f"{name} {have}" for name, have in (("postgis", postgis), ("postgis_raster", raster)) if have and have != library]
@@ -232,10 +258,11 @@ def _empty(layer: OpenLayer, none: int, united: int, count: int) -> list[Finding
     return found
 
 
-def _facts(db: Database, layer: OpenLayer, tables: list[Used], empty: int) -> LayerFacts:
+def _facts(db: Database, layer: OpenLayer, asked: Layer, tables: list[Used], empty: int) -> LayerFacts:
+    names = [str(db.table(asked.table))] if isinstance(asked, Baked) else [str(one.table) for one in tables]
     lies = [lies_in(db, one) for one in tables]
     srid, resolution = lies[0] if len(set(lies)) == 1 else (None, None)
     return LayerFacts(
-        layer.name, tuple(str(one.table) for one in tables), srid, resolution, layer.path, layer.why, layer.sheet.shape,
+        layer.name, tuple(names), srid, resolution, layer.path, layer.why, layer.sheet.shape,
         layer.sheet.dtype, empty, tuple(index for one in tables for index in one.indexes),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import sys
@@ -237,12 +238,22 @@ def sql(view: View, count: Count = 2) -> None:
 @typer_app.command()
 @viewing
 def check(view: View, count: Count = 64, connections: Connections = 2, workers: Workers = 0, as_json: Json = False) -> None:
-    """Say how each layer is read, how fast, and what is wrong, with SQL that mends it; exit code 1 where there is a problem."""
-    if not _check(_database(view.url), view, count, connections, workers, as_json=as_json).ok:
+    """Say how each layer is read, how fast, and what is wrong, with SQL that mends it; exit code 1 where there is a problem.
+
+    What could not be checked is exit code 2.
+    """
+    try:
+        report = _check(_database(view.url), view, count, connections, workers, as_json=as_json)
+    except (PgtilesError, OSError) as error:
+        if as_json:
+            out.print(json.dumps({"ok": False, "error": str(error)}, ensure_ascii=False), markup=False)
+        err.print(f"[bold red]error:[/] {escape(str(error))}")
+        raise typer.Exit(2) from None
+    if not report.ok:
         raise typer.Exit(1)
 
 
-@typer_app.command()
+@typer_app.command(context_settings={"ignore_unknown_options": True})  # -100,3000 is a place
 @viewing
 def why(
     view: View,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -11,9 +12,10 @@ import numpy as np
 from psycopg import sql
 
 from . import plot
+from .bysrid import BySrid
 from .checking import UNREAD, opened, size_of
 from .database import Database
-from .errors import ConfigError, DataError, MissingError, QueryError
+from .errors import ConfigError, DataError, MissingError, PgtilesWarning, QueryError
 from .imagery import Imagery
 from .placecheck import extent, lies_in
 from .query import Layer, OpenLayer, over, relation
@@ -83,7 +85,8 @@ def why(db: Database, tiles: Tiles, layers: Mapping[str, Layer], tile_id: int) -
     if not len(at):
         ids = f"{len(tiles)} tiles, {tiles.ids.min()} to {tiles.ids.max()}" if len(tiles) else "no tile"
         raise ConfigError(f"tile {tile_id!r}: there is no tile of this id; there are {ids}")
-    tile = tiles[at]
+    [(_, _, tile)] = tiles[at].zones()
+    tiles = next(part for _, where, part in tiles.zones() if at[0] in where)  # of several grids the tile's own
     plan, findings = opened(db, tiles, layers)
     stopped = {one.layer: ": ".join(filter(None, (one.value, one.mend))) for one in findings if one.what == UNREAD}
     explained = {name: LayerWhy(name, "", True, text, {}, ()) for name, text in stopped.items()}
@@ -92,7 +95,9 @@ def why(db: Database, tiles: Tiles, layers: Mapping[str, Layer], tile_id: int) -
         return Why(tile_id, bounds, size, tuple(explained[name] for name in layers), "", "", {})
     batch = read_batch(db, plan, tile)
     for number, layer in enumerate(plan.layers):
-        explained[layer.name] = _explained(db, tile, layer, layers[layer.name], batch, number)
+        asked = layers[layer.name]
+        asked = asked.layers[tile.grid.srid] if isinstance(asked, BySrid) else asked
+        explained[layer.name] = _explained(db, tile, layer, asked, batch, number)
     statement = plan.statement(tile)
     text, ran = statement.as_string(None) + ";", db.ran(statement, timing=True)
     return Why(tile_id, bounds, size, tuple(explained[name] for name in layers), text, ran, batch.sample)
@@ -100,7 +105,7 @@ def why(db: Database, tiles: Tiles, layers: Mapping[str, Layer], tile_id: int) -
 
 def _explained(db: Database, tile: Tiles, layer: OpenLayer, asked: Layer, batch: Batch, number: int) -> LayerWhy:
     tables = used(db, tile, layer.select)
-    rows = {str(one.table): _on(db, tile, one) for one in tables}
+    rows = {str(one.table): keys for one in tables if (keys := _on(db, tile, one)) is not None}
     given = _given(db, tile, layer)
     empty = batch.empty[number] == 1
     if layer.path in {"native", "warped"}:
@@ -112,13 +117,13 @@ def _explained(db: Database, tile: Tiles, layer: OpenLayer, asked: Layer, batch:
     return LayerWhy(layer.name, layer.path, empty, reason, rows, given)
 
 
-def _on(db: Database, tile: Tiles, one: Used) -> list[str]:
-    """The rows of a table that lie on the tile, by their keys."""
+def _on(db: Database, tile: Tiles, one: Used) -> list[str] | None:
+    """The rows of a table that lie on the tile, by their keys; None where this user may not look into it."""
     try:
         select = compose("why_reach", **_slots(db, tile, one), most=MOST)
         return [key or "a row without a key" for (key,) in db.query(over(tile, select))]
-    except (DataError, QueryError, MissingError):  # this user may not look into it
-        return []
+    except (DataError, QueryError, MissingError):
+        return None
 
 
 def _slots(db: Database, tile: Tiles, one: Used) -> dict[str, sql.Composable]:
@@ -137,17 +142,23 @@ def _of_rasters(
     db: Database, tile: Tiles, layer: OpenLayer, asked: Layer, tables: list[Used], rows: dict[str, list[str]], empty: bool
 ) -> tuple[bool, str]:
     """Whether a tile is without imagery, and why; or what made it."""
-    there = _counted(rows, "raster")
-    if not any(rows.values()):
-        return True, _away(db, tile, tables, "outside the imagery", "in a hole of the imagery")
-    if empty:
+    there, hidden = _counted(rows, "raster"), len(rows) < len(tables) or not tables
+    if empty and any(rows.values()):
         return True, f"{there} on the tile, but the query gives none of them: its condition leaves them out"
+    if empty:
+        return True, _away(db, tile, tables, "outside the imagery", "in a hole of the imagery", hidden)
+    made = there if any(rows.values()) else "what the query gives"
     if not isinstance(asked, Imagery):
-        return False, f"made of {there}"
-    valid = read_batch(db, Plan.open(db, tile, {layer.name: replace(asked, valid=True)}), tile).sample[f"{layer.name}_valid"]
-    if not valid.any():
-        return True, f"nodata: {there} on the tile, but all pixels there are nodata"
-    return False, f"made of {there}; {valid.mean():.1%} of the pixels have data"
+        return False, f"made of {made}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PgtilesWarning)  # `opened` heard them before
+        plan = Plan.open(db, tile, {layer.name: replace(asked, valid=True)})
+    valid = read_batch(db, plan, tile).sample[f"{layer.name}_valid"]
+    if valid.any():
+        return False, f"made of {made}; {valid.mean():.1%} of the pixels have data"
+    if any(rows.values()) or hidden:
+        return True, f"nodata: {made} on the tile, but all pixels there are nodata"
+    return True, _away(db, tile, tables, "outside the imagery", "in a hole of the imagery", hidden)
 
 
 def _of_features(
@@ -175,7 +186,7 @@ def _of_features(
             f"no feature matches the condition: {_counted(rows, 'feature')} on the tile, but the query gives none. Does its "
             "WHERE leave them out, or does it search in another SRID?"
         )
-    return True, _away(db, tile, tables, "no feature in reach", "no feature in reach")
+    return True, _away(db, tile, tables, "no feature in reach", "no feature in reach", len(rows) < len(tables) or not tables)
 
 
 def _counted(rows: Mapping[str, list[str]], what: str) -> str:
@@ -187,8 +198,10 @@ def _many(count: int, what: str, *, most: int | None = None) -> str:
     return f"{count}{' or more' if count == most else ''} {what}{'s' * (count != 1)}"
 
 
-def _away(db: Database, tile: Tiles, tables: list[Used], beyond: str, between: str) -> str:
-    """Why nothing of the tables lies on the tile: how far away the nearest row is."""
+def _away(db: Database, tile: Tiles, tables: list[Used], beyond: str, between: str, hidden: bool) -> str:
+    """Why nothing of the tables lies on the tile: how far away the nearest row is. hidden: there may be more tables."""
+    if hidden:
+        return "the query gives nothing there; this user knows not all the tables that it reads"
     said, what = list[str](), beyond
     for one in tables:
         try:
@@ -203,4 +216,4 @@ def _away(db: Database, tile: Tiles, tables: list[Used], beyond: str, between: s
             what = between
         key, metres = found[0]
         said.append(f"the nearest row of {one.table}{f', {key},' if key else ''} is {metres:,.0f} m away")
-    return f"{what}: {'; '.join(said)}" if said else f"{what}: no table with geometries or rasters is known beneath the query"
+    return f"{what}: {'; '.join(said)}" if said else what

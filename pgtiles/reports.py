@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,8 +21,16 @@ COLOURS = {"problem": "bold red", "note": "yellow"}
 
 
 def show_json(out: Console, found: Report | Why | Bench) -> None:
-    """All of it, as JSON."""
-    out.print(json.dumps(found.as_dict(), indent=2, default=str, ensure_ascii=False), markup=False)
+    """All of it, as JSON, which knows no number that is none: NaN and infinity are null."""
+    out.print(json.dumps(_finite(found.as_dict()), indent=2, default=str, ensure_ascii=False, allow_nan=False), markup=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_finite(key): _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def show_check(out: Console, report: Report) -> None:
@@ -61,8 +70,9 @@ def _layers(report: Report) -> Table:
 
 def in_words(speed: Stages) -> str:
     """Tiles a second on one connection, and where the time goes."""
+    wire = "the wire" if speed.serialized else "the server's output and the wire"
     return (
-        f"{speed.rate:,.0f} tiles/s on one connection; of a tile, the server takes {speed.server:.2f} ms, the wire "
+        f"{speed.rate:,.0f} tiles/s on one connection; of a tile, the server takes {speed.server:.2f} ms, {wire} "
         f"{speed.wire:.2f}, the client {speed.client:.2f}; {speed.sent:,} bytes are "
         f"sent for {speed.needed:,} of pixels ({speed.tiles} tiles)"
     )

@@ -5,8 +5,10 @@ Each `Finding` says what was wrong, the value, and what to do about it: mostly t
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from psycopg import sql
@@ -17,11 +19,12 @@ from .database import Database
 from .errors import MissingError, QueryError
 from .query import nodes, over
 from .rastersource import named
-from .template import compose
+from .template import Slot, compose
 from .tiles import Tiles
 
 SURVEYED = 200_000  # geometries of a table that are looked at
 FEW = 8  # invalid rows that are named
+FORCED = {"Z": "ST_Force3DZ", "M": "ST_Force3DM", "ZM": "ST_Force4D"}  # ST_MakeValid may drop what a column has to have
 CHANGED = 0.2  # of the rows: so many changed since ANALYZE that the server knows the table badly; autovacuum waits for 0.1
 
 
@@ -145,7 +148,7 @@ def _rasters(db: Database, layer: str, one: Used) -> list[Finding]:
         ("SRIDs", lambda h: h.srid), ("pixel types", lambda h: h.pixel_types), ("resolutions", lambda h: (*h.scale, *h.skew)),
     ):  # fmt: skip
         if len({of(kind) for kind in kinds}) > 1:
-            found.append(_mixed(layer, table, column, what, kinds, of))
+            found.append(_mixed(db, layer, table, column, what, kinds, of))
     first = kinds[0]
     if first.srid == 0 and table.kind in {"r", "p"}:
         found.append(problem(layer, f"{table} says not where it lies", "SRID 0", table.give_srid(one.column.name)))
@@ -169,55 +172,96 @@ def _rasters(db: Database, layer: str, one: Used) -> list[Finding]:
     return found
 
 
-def _mixed(layer: str, table: Table, column: sql.Identifier, what: str, kinds: list[Header], of: Any) -> Finding:
+def _mixed(db: Database, layer: str, table: Table, column: sql.Identifier, what: str, kinds: list[Header], of: Any) -> Finding:
     """Rasters that differ in what a layer's have to share; the odd ones belong into a table of their own."""
-    odd = next(kind for kind in kinds if of(kind) != of(kinds[0]))
-    tests = {
-        "SRIDs": sql.SQL("ST_SRID({}) = {}").format(column, odd.srid),
-        "pixel types": sql.SQL("ST_BandPixelType({}, 1) = {}").format(column, (odd.pixel_types or ("",))[0]),
-        "resolutions": sql.SQL("(ST_ScaleX({0}), ST_ScaleY({0})) = ({1}, {2})").format(column, *odd.scale),
-    }
-    other = sql.Identifier(table.schema, f"{table.name}_2")
-    mend = sql.SQL("CREATE TABLE {1} AS SELECT * FROM {0} WHERE {2}; DELETE FROM {0} WHERE {2};")
+    odd = next(of(kind) for kind in kinds if of(kind) != of(kinds[0]))
     counts = dict[Any, int]()
     for kind in kinds:
         counts[of(kind)] = counts.get(of(kind), 0) + kind.rows
     value = "; ".join(f"{many} rows of {_plain(value)}" for value, many in counts.items())
+    row = next(kind.row for kind in kinds if of(kind) == odd)
+    mend = "select the rows of one kind in a query"
+    if table.kind in {"r", "p"}:
+        test = compose(
+            f"check_{what.lower().replace(' ', '_')}", column=column, value=odd if isinstance(odd, int) else list(odd)
+        )
+        name = next(name for n in count(2) if not catalog.relation(db.query, table.schema, name := f"{table.name}_{n}"))
+        mend = compose("check_apart", table=table.identifier, other=sql.Identifier(table.schema, name), test=test).as_string(
+            None
+        )
     return problem(
         layer, f"{table} holds rasters of mixed {what}, and a layer reads one kind",
-        f"{value}{f' (such as {odd.row})' if odd.row else ''}",
-        mend.format(table.identifier, other, tests[what]).as_string(None),
+        f"{value}{f' (such as {row})' if row else ''}", mend,
     )  # fmt: skip
 
 
 def _plain(value: Any) -> str:
     parts = value if isinstance(value, tuple) else (value,)
-    return ", ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in parts)
+    return ", ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in parts) or "no band"
 
 
 def _features(db: Database, layer: str, one: Used) -> list[Finding]:
     table, column = one.table, sql.Identifier(one.column.name)
-    looked, srids, invalid, keys, reason = db.query(
-        compose("check_features", table=table.identifier, column=column, key=named(table), most=SURVEYED, few=FEW)
-    )[0]
+    slots: dict[str, Slot] = {
+        "table": table.identifier,
+        "column": column,
+        "name": one.name,
+        "field": one.column.name,
+        "key": named(table),
+    }
+    looked, srids, invalid, keys, reason, kind = db.query(compose("check_features", **slots, most=SURVEYED, few=FEW))[0]
     found = list[Finding]()
     if not looked:
         return [problem(layer, f"{table} holds no geometry", "0 rows", "pgtiles load vector FILE TABLE")]
     if len(srids) > 1:
-        most, *others = sorted(srids, key=lambda srid: -srids[srid])
+        most, *others = sorted(srids, key=lambda srid: (srid == "0", -srids[srid]))
         value = ", ".join(f"{srids[srid]:,} rows in {srid}" for srid in (most, *others))
-        move = sql.SQL("UPDATE {0} SET {1} = ST_Transform({1}, {2}) WHERE ST_SRID({1}) <> {2};")
         found.append(problem(
             layer, f"{table}.{one.column.name} holds geometries of mixed SRIDs; one search does not find the others",
-            value, move.format(table.identifier, column, int(most)).as_string(None),
+            value, _moved(one, int(most), [int(srid) for srid in others]),
         ))  # fmt: skip
     if invalid:
-        make = sql.SQL("UPDATE {0} SET {1} = ST_MakeValid({1}) WHERE NOT ST_IsValid({1});")
         of = f"of {looked:,}" if looked < SURVEYED else f"of the first {looked:,}"
         listed = ", ".join(key for key in keys if key)
         found.append(problem(
             layer, f"{table}.{one.column.name} holds invalid geometries, which are burned as they cross themselves",
             f"{invalid:,} {of}{f': {listed}' if listed else ''}{', …' if invalid > len(keys) else ''} ({reason})",
-            make.format(table.identifier, column).as_string(None),
+            _made_valid(one, kind),
         ))  # fmt: skip
     return found
+
+
+def _as_geometry(one: Used) -> sql.Composed:
+    """The column as what PostGIS's functions take; a geography's change is cast back as it is assigned."""
+    return sql.SQL("{}::geometry" if one.column.type == "geography" else "{}").format(sql.Identifier(one.column.name))
+
+
+def _moved(one: Used, srid: int, others: list[int]) -> str:
+    """SQL that brings all geometries into one SRID. That those of SRID 0 lie there, too, is a guess."""
+    slots = {"table": one.table.identifier, "column": sql.Identifier(one.column.name), "geom": _as_geometry(one), "srid": srid}
+    said, assign = [], "{geom}::geography" if one.column.type == "geography" else "{geom}"
+    if 0 in others:
+        said.append("UPDATE {table} SET {column} = ST_SetSRID({geom}, {srid}) WHERE ST_SRID({geom}) = 0;")
+    if set(others) - {0}:
+        said.append("UPDATE {table} SET {column} = " + assign.format(geom="ST_Transform({geom}, {srid})") + " "
+                    "WHERE ST_SRID({geom}) NOT IN (0, {srid});")  # fmt: skip
+    guess = f" -- if those of SRID 0 lie in {srid}" if 0 in others else ""
+    return sql.SQL(" ".join(said)).format(**slots).as_string(None) + guess
+
+
+def _made_valid(one: Used, kind: str) -> str:
+    """SQL that makes geometries valid: into several parts, perhaps, so that a column of single ones becomes one of many."""
+    slots = {"table": one.table.identifier, "column": sql.Identifier(one.column.name), "geom": _as_geometry(one)}
+    made, single = "ST_MakeValid({geom})", ""
+    if parted := re.fullmatch(r"(Multi)?(Polygon|LineString)(Z|M|ZM)?", kind):
+        many, of, more = parted.groups("")
+        made = f"ST_Multi(ST_CollectionExtract({made}, {3 if of == 'Polygon' else 2}))"
+        made = f"{FORCED[more]}({made})" if more else made
+        single = "" if many else f"Multi{of}{more}"
+    made += f"::{one.column.type}" if one.column.type == "geography" else ""
+    if not single:
+        text = f"UPDATE {{table}} SET {{column}} = {made} WHERE NOT ST_IsValid({{geom}});"
+    else:
+        whole = f"{one.column.type}({single}, {one.column.srid})"
+        text = f"ALTER TABLE {{table}} ALTER {{column}} TYPE {whole} USING {made}; ANALYZE {{table}};"
+    return sql.SQL(text).format(**slots).as_string(None)

@@ -14,13 +14,14 @@ from statistics import median
 import numpy as np
 
 from .canvas import Mask
-from .database import Database
+from .database import SERIALIZES, Database
 from .query import OpenLayer
 from .reading import Plan, read_batch
 from .tiles import Tiles
 from .wkb import PIXEL_TYPES
 
 BATCH = 16  # tiles a statement, as a dataset reads them
+LEAST = 0.5  # seconds that a measurement lasts
 ENOUGH = 10.0  # seconds, after which no further round is begun
 
 
@@ -30,6 +31,8 @@ class Stages:
 
     server: to make the rows, by EXPLAIN ANALYZE. wire: to send them, what COPY takes beyond that. client: to decode and to
     paste them. sent: bytes of all rows. needed: bytes of the pixels alone, as they are stored, and one for each of a mask's.
+    serialized: whether server has in it that the rows are fetched whole and put into bytes, which EXPLAIN does from
+    PostgreSQL 17 on; else wire has.
     """
 
     tiles: int
@@ -38,6 +41,7 @@ class Stages:
     client: float
     sent: int
     needed: int
+    serialized: bool
 
     @property
     def rate(self) -> float:
@@ -56,11 +60,13 @@ def stages(db: Database, plan: Plan, tiles: Tiles, *, rounds: int = 3) -> Stages
             for part in parts
         ]
         spent.append(tuple(map(sum, zip(*lap, strict=True))))
+    with db.connection() as conn:
+        serialized = conn.info.server_version >= SERIALIZES
     made, sending, read = (median(column) * 1000 / len(tiles) for column in zip(*spent, strict=True))
     sending = min(sending, read)  # on a busy machine one may come out above the other
     made = min(made, sending)
     needs = sum(needed(layer) for layer in plan.layers)
-    return Stages(len(tiles), made, sending - made, read - sending, sent // len(tiles), needs)
+    return Stages(len(tiles), made, sending - made, read - sending, sent // len(tiles), needs, serialized)
 
 
 def batches(tiles: Tiles, size: int = BATCH) -> list[Tiles]:
@@ -77,6 +83,15 @@ def copied(db: Database, plan: Plan, tiles: Tiles, connections: int) -> None:
 def thrown_away(db: Database, plan: Plan, tiles: Tiles) -> int:
     """Bytes of the rows that one statement sends."""
     return sum(map(len, db.copy(plan.statement(tiles))))
+
+
+def lasting(work: Callable[[], object]) -> float:
+    """Seconds that it takes, the mean of as many times as fill half a second."""
+    begun, times, spent = time.perf_counter(), 0, 0.0
+    while spent < LEAST:
+        work()
+        times, spent = times + 1, time.perf_counter() - begun
+    return spent / times
 
 
 def timed(work: Callable[[], object]) -> float:

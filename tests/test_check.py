@@ -3,16 +3,21 @@
 import json
 import re
 import shlex
+from contextlib import ExitStack
 from pathlib import Path
 
+import psycopg
 import pytest
 import shapely
 from conftest import HEIGHT, RES, WIDTH, X0, Y0, ask
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 from test_cli import run
 
-from pgtiles import Grid, Imagery, Labels, TileDataset, Tiles, Value
+from pgtiles import Database, Grid, Imagery, Labels, TileDataset, Tiles, Value, bake, baked
 from pgtiles.checking import check
-from pgtiles.errors import QueryError
+from pgtiles.errors import ConfigError, QueryError
+from pgtiles.reports import in_words
 
 EXTENT = (X0, Y0 - HEIGHT * RES, X0 + WIDTH * RES, Y0)
 NEAR = "SELECT way AS geom FROM {} WHERE way && tile.geom"
@@ -108,6 +113,20 @@ PLANTED = {
         copied("s", "scene", "constraints") + "INSERT INTO mine.s SELECT -rid, ST_SetScale(rast, 5, -5) FROM mine.s LIMIT 3",
         image("mine.s"), "mine.s holds rasters of mixed resolutions", "CREATE TABLE",
     ),
+    "RGB beside RGBI": (
+        copied("s", "scene", "constraints")
+        + "INSERT INTO mine.s SELECT -rid, ST_AddBand(rast, '8BUI'::text, 1) FROM mine.s LIMIT 3",
+        image("mine.s"), "mine.s holds rasters of mixed pixel types", "CREATE TABLE",
+    ),
+    "bands that differ beyond the first": (
+        copied("s", "scene", "constraints") + "INSERT INTO mine.s SELECT -rid, ST_AddBand(ST_Band(rast, ARRAY[1, 2]), '16BUI'::text, 1)"
+        " FROM mine.s LIMIT 3",
+        image("mine.s"), "mine.s holds rasters of mixed pixel types", "CREATE TABLE",
+    ),
+    "rows that are turned": (
+        copied("s", "scene", "constraints") + "INSERT INTO mine.s SELECT -rid, ST_SetSkew(rast, 0.5, 0.5) FROM mine.s LIMIT 3",
+        image("mine.s"), "mine.s holds rasters of mixed resolutions", "CREATE TABLE",
+    ),
     "invalid geometries": (
         copied("a", "areas")
         + f"UPDATE mine.a SET way = ST_GeomFromText('POLYGON(({X0} {Y0},{X0 + 9} {Y0 - 9},{X0 + 9} {Y0},{X0} {Y0 - 9},{X0} {Y0}))', 3857)"
@@ -128,6 +147,66 @@ def test_what_is_planted_is_found_and_its_sql_mends_it(schema_db, name):
     after = check(schema_db, tiles_of(), layers, count=4)
     assert not [finding for finding in after.findings if what in finding.what]
     assert after.layers  # which can be read now, whatever could not before
+
+
+BOWTIE = f"{X0} {Y0},{X0 + 9} {Y0 - 9},{X0 + 9} {Y0},{X0} {Y0 - 9},{X0} {Y0}"
+THICK = ",".join(f"{pair} 5 7" for pair in BOWTIE.split(","))
+DEGREES = "9 47,9.01 47.01,9.01 47,9 47.01,9 47"
+
+
+@pytest.mark.parametrize(("type_", "wkt", "after"), [
+    ("geometry(Polygon, 3857)", f"POLYGON(({BOWTIE}))", "geometry(MultiPolygon,3857)"),
+    ("geometry(MultiPolygon, 3857)", f"MULTIPOLYGON((({BOWTIE})))", "geometry(MultiPolygon,3857)"),
+    ("geometry(PolygonZM, 3857)", f"POLYGON ZM (({THICK}))", "geometry(MultiPolygonZM,3857)"),
+    ("geometry(GeometryCollection, 3857)", f"GEOMETRYCOLLECTION(POLYGON(({BOWTIE})))", "geometry(GeometryCollection,3857)"),
+    ("geometry(LineString, 3857)", f"LINESTRING({X0} {Y0},{X0} {Y0})", "geometry(MultiLineString,3857)"),
+    ("geometry", f"POLYGON(({BOWTIE}))", "geometry"),
+    ("geography(Polygon, 4326)", f"POLYGON(({DEGREES}))", "geography(MultiPolygon,4326)"),
+    ("geography", f"POLYGON(({DEGREES}))", "geography"),
+])  # fmt: skip
+def test_a_column_of_any_type_is_made_valid(schema_db, type_, wkt, after):
+    """By the server as it judges itself; two triangles of a bow tie are two parts."""
+    srid = 4326 if "geography" in type_ else 3857
+    execute(schema_db, f"CREATE TABLE mine.t (id int, way {type_}); INSERT INTO mine.t VALUES (1, ST_GeomFromText('{wkt}', {srid}));"
+                       "CREATE INDEX ON mine.t USING gist (way); ANALYZE mine.t")  # fmt: skip
+    execute(schema_db, found(check(schema_db, tiles_of(), mask("mine.t"), count=2), "holds invalid geometries").mend)
+    [(valid, parts, type_)] = ask(
+        schema_db, "SELECT ST_IsValid(way::geometry), ST_NumGeometries(ST_CollectionExtract(way::geometry)), format_type(atttypid, atttypmod) "
+        "FROM mine.t, pg_attribute WHERE attrelid = 'mine.t'::regclass AND attname = 'way'",
+    )  # fmt: skip
+    assert (valid, parts, type_) == (True, 0 if "LINE" in wkt else 2, after)
+
+
+@pytest.mark.parametrize(
+    ("type_", "srids"), [("geometry", (3857, 0)), ("geometry", (0, 3857, 4326)), ("geography", (4326, 4269))]
+)
+def test_mixed_srids_become_one(schema_db, type_, srids):
+    """Also where the commonest is 0, which says nothing; each is where it was."""
+    points = {3857: (X0, Y0), 0: (X0 + 5, Y0), 4326: (9, 47), 4269: (9, 47)}
+    wanted = next(srid for srid in srids if srid)
+    rows = [
+        f"({n}, 'SRID={srid};POINT({points[srid][0]} {points[srid][1]})'::{type_})"
+        for srid in srids
+        for n in range({0: 3, wanted: 2}.get(srid, 1))
+    ]
+    execute(schema_db, f"CREATE TABLE mine.t (id int, way {type_}); INSERT INTO mine.t VALUES {', '.join(rows)};"
+                       "CREATE INDEX ON mine.t USING gist (way); ANALYZE mine.t")  # fmt: skip
+    one = found(check(schema_db, tiles_of(), mask("mine.t"), count=2), "holds geometries of mixed SRIDs")
+    assert ("-- if those of SRID 0 lie in 3857" in one.mend) == (0 in srids)
+    execute(schema_db, one.mend)
+    assert ask(schema_db, "SELECT DISTINCT ST_SRID(way::geometry) FROM mine.t") == [(wanted,)]
+
+
+@pytest.mark.parametrize("name", [name for name, (*_, mend) in PLANTED.items() if mend == "CREATE TABLE"])
+def test_rasters_that_are_moved_apart_are_the_odd_ones_alone(schema_db, name):
+    """They were given negative numbers. A table of the new one's name that is there already stays as it is."""
+    plant, layers, what, _ = PLANTED[name]
+    execute(schema_db, plant + "; CREATE TABLE mine.s_2 AS SELECT 1 AS kept")
+    rows = {rid for (rid,) in ask(schema_db, "SELECT rid FROM mine.s")}
+    execute(schema_db, found(check(schema_db, tiles_of(), layers, count=4), what).mend)
+    assert {rid for (rid,) in ask(schema_db, "SELECT rid FROM mine.s")} == {rid for rid in rows if rid > 0}
+    assert {rid for (rid,) in ask(schema_db, "SELECT rid FROM mine.s_3")} == {rid for rid in rows if rid < 0}
+    assert ask(schema_db, "SELECT kept FROM mine.s_2") == [(1,)]
 
 
 def test_invalid_geometries_are_named(schema_db):
@@ -163,6 +242,35 @@ def test_a_query_in_the_wrong_srid(world):
     assert "public.roads_4326.way is in SRID 4326, the tile's envelope in 3857" in one.value
     assert "srid=4326" in one.mend
     assert [layer.layer for layer in report.layers] == ["image"]
+
+
+def test_a_layer_that_ignores_where_imagery_is_missing_hides_not_that_it_cannot_be_read(schema_db):
+    """The mask is looked at all the same, by itself; beside imagery that can be read, the two together."""
+    execute(schema_db, PLANTED["mixed pixel types"][0])
+    ignoring = mask(ignore_index=255, ignore_missing="image")
+    report = check(schema_db, tiles_of(), image("mine.s", valid=True) | ignoring, count=4)
+    assert found(report, "the layer can't be read").layer == "image"
+    assert found(report, "mine.s holds rasters of mixed pixel types")
+    assert [layer.layer for layer in report.layers] == ["mask"]
+    other = {"other": Imagery("mine.s")}
+    report = check(schema_db, tiles_of(), image(valid=True) | ignoring | other, count=4)
+    assert [layer.layer for layer in report.layers] == ["image", "mask"]
+
+
+def test_tiles_on_several_grids_are_refused_with_what_to_do(world):
+    more = Tiles.random(
+        Grid(srid=3857, resolution=RES, size=64, origin=(X0 + 1, Y0)), within=EXTENT, count=COUNT, seed=1, first_id=100
+    )
+    tiles = tiles_of() + more
+    with pytest.raises(ConfigError, match=r"check each of tiles.by_grid\(\) by itself"):
+        check(world.db, tiles, image())
+    assert [check(world.db, part, image(), count=4).tiles for part in tiles.by_grid()] == [4, 4]
+
+
+def test_a_baked_layer_has_its_table(schema_db):
+    bake(schema_db, "mine.kept", tiles_of(count=4), image())
+    tiles, layers = baked(schema_db, "mine.kept")
+    assert [layer.tables for layer in check(schema_db, tiles, layers).layers] == [("mine.kept",)]
 
 
 @pytest.mark.parametrize("east", [1e6, 1200])
@@ -211,6 +319,54 @@ def test_too_many_connections(world):
     assert "max_connections = " in one.mend
 
 
+@pytest.mark.parametrize("limit", ["database", "role"])
+def test_each_limit_counts_its_own_connections(db, limit):
+    """An ordinary user's: her rows, or those of this database, beside others that are of neither."""
+    name = {"database": ask(db, "SELECT current_database()")[0][0], "role": "check_reader"}
+    execute(db, "CREATE ROLE check_reader LOGIN PASSWORD 'reads'")
+    execute(db, "CREATE TABLE t AS SELECT 1 AS id, ST_SetSRID(ST_Point(5, 5), 3857) AS way; GRANT SELECT ON t TO check_reader; "
+                "CREATE INDEX ON t USING gist (way); ANALYZE t")  # fmt: skip
+    execute(db, f'ALTER {limit} "{name[limit]}" CONNECTION LIMIT 8')
+    hers = make_conninfo(db.conninfo, user="check_reader", password="reads")
+    elsewhere = make_conninfo(db.conninfo, dbname="postgres")
+    try:
+        with ExitStack() as stack:
+            reader = stack.enter_context(Database(hers))
+            reader.query(sql.SQL("SELECT 1").format())
+            for url in (elsewhere, elsewhere, db.conninfo, db.conninfo, hers):
+                stack.enter_context(psycopg.connect(url))
+            # of those that are counted there is one of hers; in the database two more, and what `db` itself holds
+            counted = 1 if limit == "role" else ask(db, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+                                                        "AND usename <> 'check_reader' AND backend_type = 'client backend'")[0][0] + 1  # fmt: skip
+            tiles = tiles_of(Grid(srid=3857, resolution=1, size=32, origin=(0, 0)), (0, -64, 64, 64), 4)
+            report = check(reader, tiles, mask("t"), connections=8)
+            assert (report.connections["most"], report.connections["in_use"]) == (8, counted)
+            one = found(report, "more connections than the server has left")
+            assert one.value == f"8 wanted; of 8 that the {limit} allows, {counted} are in use"
+        execute(db, one.mend.partition("; or ")[2])
+        with Database(hers) as reader:
+            assert reader.query(sql.SQL("SELECT 1").format()) == [(1,)]
+            after = check(reader, tiles, mask("t"), connections=8)
+            assert not [finding for finding in after.findings if "more connections" in finding.what]
+    finally:
+        execute(db, "DROP OWNED BY check_reader; DROP ROLE check_reader")
+
+
+def test_connections_of_others_are_counted_for_an_ordinary_user(db):
+    execute(db, "CREATE ROLE check_counter LOGIN PASSWORD 'reads'")
+    execute(db, "CREATE TABLE t AS SELECT 1 AS id, ST_SetSRID(ST_Point(5, 5), 3857) AS way; GRANT SELECT ON t TO check_counter; "
+                "CREATE INDEX ON t USING gist (way); ANALYZE t")  # fmt: skip
+    try:
+        with ExitStack() as stack:
+            reader = stack.enter_context(Database(make_conninfo(db.conninfo, user="check_counter", password="reads")))
+            for _ in range(5):
+                stack.enter_context(psycopg.connect(make_conninfo(db.conninfo, dbname="postgres")))
+            tiles = tiles_of(Grid(srid=3857, resolution=1, size=32, origin=(0, 0)), (0, -64, 64, 64), 4)
+            assert check(reader, tiles, mask("t")).connections["in_use"] >= 5
+    finally:
+        execute(db, "DROP OWNED BY check_counter; DROP ROLE check_counter")
+
+
 def test_a_lattice_one_word_away_from_the_native_path(world):
     grid = Grid(srid=3857, resolution=RES, size=64, origin=(X0 + 1, Y0))
     one = found(check(world.db, tiles_of(grid), image(), count=4), "though SRID and resolution are the tiles' own")
@@ -241,6 +397,16 @@ def test_time_goes_somewhere(world):
         with cursor.copy(b"COPY (" + plan.statement(tiles_of()).as_bytes(conn) + b") TO STDOUT (FORMAT binary)") as rows:
             count = sum(len(row) for row in rows)
     assert speed.sent == pytest.approx(count / COUNT, rel=0.01)
+
+
+def test_the_server_makes_the_rows_as_they_are_sent_where_it_can(world):
+    """From PostgreSQL 17 on; the text says which it is."""
+    plan = TileDataset(world.db, tiles_of(), image()).plan
+    serializes = int(ask(world.db, "SELECT current_setting('server_version_num')::int")[0][0]) >= 170000
+    assert ("Serialization:" in world.db.ran(plan.statement(tiles_of()))) == serializes
+    speed = check(world.db, tiles_of(), image(), count=4).speed
+    assert speed.serialized == serializes
+    assert ("the server's output and the wire" in in_words(speed)) != serializes
 
 
 def test_what_was_asked_wrongly_is_an_error(world):
@@ -302,8 +468,17 @@ class TestCommand:
         assert said["connections"]["wanted"] == 6
         assert said["speed"]["rate"] > 0
 
+    @pytest.mark.parametrize("more", [(), ("--json",)])
+    def test_what_cannot_be_checked_is_exit_code_2(self, world, more):
+        done = run("check", "--image", "no_such_table", "--url", world.url, *more, code=2)
+        assert "there is no table 'no_such_table'" in done.stderr
+        if more:
+            said = json.loads(done.stdout)
+            assert said["ok"] is False
+            assert "there is no table 'no_such_table'" in said["error"]
+
     def test_bench(self, world):
-        options = ("--image", "scene", "--labels", "roads", "--size", 64, "--count", 32, "--rounds", 1, "--json")
+        options = ("--image", "scene", "--labels", "roads", "--size", 64, "--count", 96, "--rounds", 1, "--json")
         said = json.loads(run("bench", *options, "--url", world.url).stdout)
         assert [(one["connections"], one["workers"]) for one in said["rates"]] == [(c, w) for w in (0, 2) for c in (1, 2, 3)]
         assert all(one["tiles"] > 0 and one["copy"] > 0 for one in said["rates"])
@@ -311,6 +486,13 @@ class TestCommand:
         assert rates[said["connections"]] > 0.9 * max(rates.values())
         assert said["stages"]["needed"] == 4 * 64 * 64
         assert said["stages"]["sent"] > 0
+        shares = {(one["connections"], one["workers"]): one["copy"] for one in said["rates"]}
+        assert shares[2, 0] == shares[1, 2]  # two connections in all, both times
+
+    def test_bench_of_too_few_tiles_says_how_many(self, world):
+        done = run("bench", "--image", "scene", "--size", 64, "--count", 80, "--url", world.url, code=1)
+        assert "80 tiles are 5 batches of 16, fewer than the 6 connections that are tried" in done.stderr
+        assert "96 tiles at least (--count)" in done.stderr
 
 
 def test_the_page_runs(world, tmp_path, monkeypatch):

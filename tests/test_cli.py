@@ -43,7 +43,7 @@ def run(*arguments, code=0, **more):
 
 def fails(*arguments, run=run, **more):
     """The one message of a command that fails: what stands after `error:`, to the end."""
-    done = run(*arguments, code=1, **more)
+    done = run(*arguments, code=2 if arguments[0] == "check" else 1, **more)  # 1 is that check found a problem
     assert done.stdout == ""
     assert done.stderr.count("error:") == 1
     return done.stderr.partition("error: ")[2].strip()

@@ -1,18 +1,22 @@
 """Why a tile is empty, each by its own reason; and which rows made one that is not, by shapely and rasterio."""
 
 import json
+from io import StringIO
 
 import numpy as np
 import pytest
 import shapely
 from conftest import HEIGHT, RES, WIDTH, X0, Y0, ask
 from matplotlib.image import imread
+from psycopg.conninfo import make_conninfo
+from rich.console import Console
 from test_check import copied, execute
 from test_cli import run
 
-from pgtiles import Boxes, Grid, Imagery, Labels, TileDataset, Tiles, Value, read
+from pgtiles import Boxes, BySrid, Database, Grid, Imagery, Labels, TileDataset, Tiles, Value, bake, baked, read
 from pgtiles.errors import ConfigError
 from pgtiles.explaining import why
+from pgtiles.reports import show_json
 
 GRID = Grid(srid=3857, resolution=RES, size=64, origin=(X0, Y0))
 SIDE = 64 * RES
@@ -127,6 +131,49 @@ def full(world):
     return tiles, next(n for n, mask in enumerate(read(world.db, tiles, {"m": Labels("areas")})["m"]) if mask.any())
 
 
+class TestTablesThatAreNotKnown:
+    """The pixels are those of the scene itself: a tile that has some is not empty, and one without is not called outside."""
+
+    def look(self, db, source, empty="the query gives nothing there; this user"):
+        for at, reason in ((160, "made of what the query gives; 100.0% of the pixels have data"),
+                           (WIDTH + 400, empty)):  # fmt: skip
+            one = explained(db, tile_at(at, 160), image=Imagery(source))
+            assert one.reason.startswith(reason)
+            assert one.empty == (at > WIDTH)
+            assert one.rows == {}
+
+    def test_a_function_gives_the_rasters(self, schema_db):
+        execute(schema_db, "CREATE FUNCTION mine.f() RETURNS SETOF public.scene LANGUAGE plpgsql STABLE AS "
+                           "'BEGIN RETURN QUERY SELECT * FROM public.scene; END'")  # fmt: skip
+        self.look(schema_db, "SELECT rast FROM mine.f() WHERE rast && tile.geom", "the query gives no raster")
+
+    def test_a_view_gives_what_its_user_may_not_read_herself(self, schema_db):
+        execute(schema_db, copied("s", "scene") + "CREATE VIEW mine.v AS SELECT rast FROM mine.s; CREATE ROLE why_reader LOGIN "
+                           "PASSWORD 'reads'; GRANT USAGE ON SCHEMA mine TO why_reader; GRANT SELECT ON mine.v TO why_reader")  # fmt: skip
+        try:
+            with Database(make_conninfo(schema_db.conninfo, user="why_reader", password="reads")) as hers:
+                self.look(hers, "mine.v")
+        finally:
+            execute(schema_db, "DROP OWNED BY why_reader; DROP ROLE why_reader")
+
+    def test_baked(self, schema_db):
+        tiles = tile_at(160, 160) + tile_at(WIDTH + 400, 160, 6)
+        bake(schema_db, "mine.kept", tiles, {"image": Imagery("scene")})
+        kept, layers = baked(schema_db, "mine.kept")
+        full, empty = (why(schema_db, kept, layers, id_).layers[0] for id_ in (5, 6))
+        assert (full.empty, full.reason) == (False, "made of what the query gives")
+        assert (empty.empty, "outside" in empty.reason) == (True, False)
+
+
+def test_tiles_on_several_grids(world):
+    """The one that is explained is of its own grid."""
+    other = Grid(srid=3857, resolution=RES, size=64, origin=(X0 + 1, Y0))
+    tiles = tile_at(160, 160, 4) + Tiles(other, np.array([10]), np.array([10]), np.array([5]))
+    one = explained(world.db, tiles, image=BySrid({3857: Imagery("scene")}))
+    assert (one.empty, one.path) == (False, "warped")
+    assert one.reason.endswith("of the pixels have data")
+
+
 def test_the_rows_that_made_a_tile(world):
     """The features are those that meet it by shapely, the rasters the blocks of the file under it."""
     tiles, n = full(world)
@@ -174,6 +221,19 @@ class TestCommand:
         assert said["bounds"] == tiles.bounds[3].tolist()
         assert {layer["layer"] for layer in said["layers"]} == {"image", "mask"}
         assert imread(tmp_path / "tile.png").shape[2] == 4
+
+    def test_a_value_that_is_no_number_is_null_in_json(self, schema_db):
+        execute(schema_db, f"CREATE TABLE mine.t AS SELECT 7 AS id, 'NaN'::float4 AS v, ST_SetSRID(ST_Point({X0 + 20}, {Y0 - 20}), "
+                           "3857) AS way; CREATE INDEX ON mine.t USING gist (way); ANALYZE mine.t")  # fmt: skip
+        said = why(schema_db, tile_at(0, 0), {"mask": Labels("mine.t", value="v", dtype="float32")}, 5)
+        with StringIO() as text:
+            show_json(Console(file=text, soft_wrap=True), said)
+            [layer] = json.loads(text.getvalue(), parse_constant=pytest.fail)["layers"]
+        assert [one["value"] for one in layer["given"]] == [None]
+
+    def test_a_place_left_of_the_origin(self, world):
+        done = run("why", "-100,3000", "--image", "scene", "--size", 64, "--url", world.url)
+        assert "empty: outside the imagery" in done.stdout
 
     def test_by_place(self, world):
         x, y = X0 + 300, Y0 - 300
