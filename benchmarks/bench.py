@@ -66,6 +66,7 @@ def main() -> None:
     peers = Peers(python) if python.exists() else None
     if not peers:
         console.print("TorchGeo is not among the contestants: make bench-peers installs it (1.6 GB)", style="yellow")
+    console.print(f"tables called bench_… are made in {db.name}, in place of any of these names", markup=False)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)  # the server runs as another account
         with console.status("making the scene"):

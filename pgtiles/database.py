@@ -11,8 +11,8 @@ import re
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -60,6 +60,9 @@ SERIALIZES = 170000  # the version from which on EXPLAIN can make a statement's 
 BEGIN = b"BEGIN READ ONLY; SET LOCAL timezone = 'UTC'; SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0"
 
 
+PATIENCE = 5.0  # seconds, for a server that is asked to stop a statement
+
+
 class _Connection(psycopg.Connection[tuple[Any, ...]]):
     """A connection that keeps what the server remarks (psycopg swallows an error raised in a notice handler)."""
 
@@ -95,6 +98,7 @@ class Database:
 
     def _forget(self) -> None:
         self._pid, self._lock, self._idle = os.getpid(), threading.Lock(), list[_Connection]()
+        self._busy = dict[_Connection, int]()  # in use, and by which thread
         weakref.finalize(self, _close, self._idle, self._pid)  # a script need not close what it drops
 
     def __getstate__(self) -> dict[str, str]:
@@ -130,15 +134,25 @@ class Database:
             conn = self._idle.pop() if self._idle else None
         conn = conn or self._connect()
         conn.remarks.clear()
+        self._busy[conn] = threading.get_ident()
         try:
             with translated(self):
                 yield conn
         finally:
-            if not conn.closed and conn.info.transaction_status != TransactionStatus.IDLE:
-                conn.close()  # an error or an abandoned COPY: a new connection is certainly clean
-            if not conn.closed:
-                with self._lock:
+            if conn.info.transaction_status == TransactionStatus.ACTIVE:
+                _cancel(conn)  # abandoned: else the server goes on until it has something to send
+            with self._lock:  # which `interrupt` holds: a connection that is idle is never interrupted
+                del self._busy[conn]
+                if not conn.closed and conn.info.transaction_status != TransactionStatus.IDLE:
+                    conn.close()  # an error or an abandoned COPY: a new connection is certainly clean
+                if not conn.closed:
                     self._idle.append(conn)
+
+    def interrupt(self, threads: Collection[int]) -> None:
+        """Have the server stop whatever these threads, by their identifiers, wait for: it raises there, at once."""
+        with self._lock:
+            for conn in [conn for conn, thread in self._busy.items() if thread in threads]:
+                _cancel(conn)
 
     def _connect(self) -> _Connection:
         with translated(self):
@@ -311,6 +325,11 @@ def _resolve(url: str | URL | Engine | None) -> tuple[str, str]:
 def _close(idle: list[_Connection], pid: int) -> None:
     while idle and pid == os.getpid():  # in a child they are the parent's
         idle.pop().close()
+
+
+def _cancel(conn: psycopg.Connection[Any]) -> None:
+    with suppress(psycopg.Error, OSError):  # a server that is gone does nothing any more
+        conn.cancel_safe(timeout=PATIENCE)
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import get_ident
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from .parcel import Parcel, Piece
 from .pixels import Pixels
 from .query import Layer
 from .reading import Plan, lost_in_words, read_batch, too_small
+from .splits import Split
 from .statistics import Statistics
 from .tiles import Tiles
 from .timeseries import Steps
@@ -40,6 +42,7 @@ Empty = tuple[int, ...]  # of each layer, how many of a batch's tiles nothing ca
 Read = Callable[[Tiles], tuple[Any, Empty]]  # of some tiles
 
 FEW = 0.01  # of the areas: that fewer cover no pixel's centre is worth no warning (`pgtiles check` tells)
+PATIENCE = 1.0  # seconds that statements may take to end when nobody wants their rows any more
 SINGLE = 16  # tiles that one statement reads where tiles are handed out one by one
 
 
@@ -82,8 +85,11 @@ class TileDataset(IterableDataset[Sample]):
             if not (isinstance(value, int) and value >= least) and (name, value) != ("batch_size", None):
                 raise ConfigError(f"{name}={value!r}: expected a whole number, {least} or more")
         self.db = db if isinstance(db, Database) else Database(db)
+        if not isinstance(tiles, Tiles | Draws):
+            part = ": of a Split, give split.train, split.val or split.test" if isinstance(tiles, Split) else ""
+            raise ConfigError(f"tiles={tiles!r}: expected Tiles, or draws of them{part}")
         self.draws = tiles if isinstance(tiles, Draws) else None
-        self.tiles, self.layers = tiles if isinstance(tiles, Tiles) else tiles.tiles, dict(layers)
+        self.tiles, self.layers = self._first_tiles(tiles, seed), dict(layers)
         self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
         self.seed, self.connections, self.transform = seed, connections, transform
         self.plan = Plan.open(self.db, self.tiles, layers)
@@ -95,8 +101,15 @@ class TileDataset(IterableDataset[Sample]):
         # In shared memory, because the workers of a DataLoader hold copies: the epoch under way, the one after it, and whether
         # anybody says which it is; and where the workers that loader() is about to start note what they read.
         self._epochs = _shared(3)
-        self.tally: torch.Tensor | None = None
+        self.way_back: WayBack | None = None
         self._parcel = 0  # bytes of a batch, as a worker has found
+
+    @staticmethod
+    def _first_tiles(tiles: Tiles | Draws[Tiles], seed: int) -> Tiles:
+        """What layers are opened on, and what is asked of the dataset is answered on: all; of fresh ones, a first epoch's."""
+        if isinstance(tiles, Tiles):
+            return tiles
+        return tiles.epoch(seed, 0) if isinstance(tiles, Fresh) else tiles.tiles
 
     def __len__(self) -> int:
         """Batches in an epoch (tiles, where batch_size is None)."""
@@ -152,7 +165,10 @@ class TileDataset(IterableDataset[Sample]):
 
     def why(self, tile_id: int) -> Why:
         """Explain one tile, by the id that a batch calls it: which rows made it, or why it is empty; as `pgtiles why`."""
-        return why(self.db, self.tiles, self.layers, tile_id)
+        tiles = self.tiles
+        if isinstance(self.draws, Fresh) and tile_id >= 0:
+            tiles = self.draws.epoch(self.seed, tile_id // len(self.draws))
+        return why(self.db, tiles, self.layers, tile_id)
 
     def close(self) -> None:
         """Close the connections that this process holds."""
@@ -180,14 +196,14 @@ class TileDataset(IterableDataset[Sample]):
         if self.batch_size is None:  # one statement reads many tiles all the same
             mine = [np.concatenate(mine[k : k + SINGLE]) for k in range(0, len(mine), SINGLE)]
         counted = np.zeros(1 + len(self.plan.layers), int)
-        # a batch that a worker hands on as it is read goes in one piece; our own DataLoader unpacks it
-        packed = self.tally is not None and self.batch_size is not None and self.transform is None
+        back = self.way_back
+        packed = back is not None and back.unpacks and self.batch_size is not None and self.transform is None
         ahead = self._ahead(tiles, mine, self._packed if packed else self._read)
         for unit, (sample, empty) in zip(mine, ahead, strict=True):
             counted += (len(unit), *empty)
             yield from [sample] if packed else self._samples(sample, epoch, again[unit])
-        if self.tally is not None:
-            self.tally[worker] = torch.from_numpy(counted)  # the main process sums up and reports
+        if back is not None:
+            back.tally[worker] = torch.from_numpy(counted)  # the main process sums up and reports
         else:
             self.report(counted.tolist(), epoch)
 
@@ -206,16 +222,24 @@ class TileDataset(IterableDataset[Sample]):
     def _ahead(self, tiles: Tiles, units: list[NDArray[np.int64]], read: Read) -> Iterator[tuple[Any, Empty]]:
         """The batches in order, while threads read the next ones."""
         waiting: deque[Future[tuple[Any, Empty]]] = deque()
+        readers = set[int]()
+
+        def begin(unit: NDArray[np.int64]) -> tuple[Any, Empty]:
+            readers.add(get_ident())
+            return read(tiles[unit])
+
         with ThreadPoolExecutor(self.connections, thread_name_prefix="pgtiles") as threads:
             try:
                 for unit in units:
-                    waiting.append(threads.submit(read, tiles[unit]))
+                    waiting.append(threads.submit(begin, unit))
                     if len(waiting) > 2 * self.connections:
                         yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()
-            finally:  # the consumer stopped, or a batch failed: what has not begun is not worth reading
-                threads.shutdown(wait=True, cancel_futures=True)
+            finally:  # the consumer stopped, or a batch failed: what has not begun is not worth reading, nor what has
+                threads.shutdown(wait=False, cancel_futures=True)
+                if wait(waiting, timeout=PATIENCE).not_done:  # most end by themselves, and their connections stay
+                    self.db.interrupt(readers)
 
     def _samples(self, sample: Mapping[str, NDArray[Any]], epoch: int, again: NDArray[np.int64]) -> Iterator[Sample]:
         tensors = {
@@ -261,6 +285,17 @@ def _collated(singles: list[Sample], ragged: Collection[str]) -> Sample:
     return {name: lists[name] if name in lists else stacked[name] for name in singles[0]}
 
 
+class WayBack(NamedTuple):
+    """How workers of our own DataLoader reach the main process, besides by batches.
+
+    tally: a row for each worker: the tiles it read in this epoch, and for each layer those to which nothing came.
+    unpacks: whether the main process unpacks parcels: not where somebody else's function sees batches first.
+    """
+
+    tally: torch.Tensor
+    unpacks: bool
+
+
 class _Loader(DataLoader[Sample]):
     """A DataLoader that goes on to the next epoch in the main process, before its workers ask which one it is, and sums up what
     they missed.
@@ -270,23 +305,25 @@ class _Loader(DataLoader[Sample]):
 
     def __init__(self, dataset: TileDataset, **kwargs: Any) -> None:
         super().__init__(dataset, **kwargs)
-        # a row for each worker: the tiles it read in this epoch, and for each layer those to which nothing came
-        self.tally = _shared(self.num_workers, 1 + len(dataset.plan.layers))
+        tally = _shared(self.num_workers, 1 + len(dataset.plan.layers))
+        self.way_back = WayBack(tally, unpacks=kwargs.get("collate_fn") is None)
 
     def __iter__(self) -> Any:
         if not self.num_workers:
             return super().__iter__()  # the dataset's own __iter__ does it all
         epoch = self.dataset.begin_epoch()
-        self.tally.zero_()  # before the workers start: a short epoch is read while nobody has asked for a batch
-        self.dataset.tally = self.tally
-        batches = super().__iter__()
-        self.dataset.tally = None  # they have it by now; workers of another DataLoader report for themselves
+        self.way_back.tally.zero_()  # before the workers start: a short epoch is read while nobody has asked for a batch
+        self.dataset.way_back = self.way_back
+        try:
+            batches = super().__iter__()
+        finally:
+            self.dataset.way_back = None  # they have it by now; workers of another DataLoader report for themselves
         return self._summed_up(batches, epoch)
 
     def _summed_up(self, batches: Iterator[Sample], epoch: int) -> Iterator[Sample]:
         for batch in batches:
             yield batch.unpack() if isinstance(batch, Parcel) else batch
-        self.dataset.report(self.tally.sum(dim=0).tolist(), epoch)
+        self.dataset.report(self.way_back.tally.sum(dim=0).tolist(), epoch)
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -7,7 +7,7 @@ with a handshake. For image and mask that took as long as to receive and paste t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+SMALL = 1 << 16  # bytes: what is smaller is not worth holding the memory of a batch for
 ALIGNED = 64  # bytes: arrays begin at multiples of it
 
 
@@ -74,23 +75,31 @@ class Parcel:
     bytes: torch.Tensor
     names: tuple[str, ...]
     arrays: Mapping[str, tuple[int, tuple[int, ...], np.dtype[Any]]]
-    lists: Mapping[str, list[NDArray[Any]]]
+    lists: Mapping[str, Sequence[NDArray[Any] | torch.Tensor]]
 
     def pin_memory(self) -> Parcel:
         """As a DataLoader asks for it."""
-        return replace(self, bytes=self.bytes.pin_memory())
+        lists = {name: [_tensor(array).pin_memory() for array in arrays] for name, arrays in self.lists.items()}
+        return replace(self, bytes=self.bytes.pin_memory(), lists=lists)
 
     def unpack(self) -> dict[str, Any]:
-        """The tensors, where they are: as long as one of them lives, the memory of all does."""
+        """The tensors, where they are: as long as a large one lives, the memory of all does. Small ones are copied, since ids
+        are what is kept of many batches.
+        """
         return {name: self._tensor(*self.arrays[name]) if name in self.arrays else self._list(name) for name in self.names}
 
     def _tensor(self, begin: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> torch.Tensor:
         size = math.prod(shape) * dtype.itemsize
         kind = torch.from_numpy(np.empty(0, dtype)).dtype
-        return self.bytes[begin : begin + size].view(kind).reshape(shape)
+        tensor = self.bytes[begin : begin + size].view(kind).reshape(shape)
+        return tensor.clone() if size < SMALL and not self.bytes.is_pinned() else tensor
 
     def _list(self, name: str) -> list[torch.Tensor]:
-        return [torch.from_numpy(array) for array in self.lists[name]]
+        return [_tensor(array) for array in self.lists[name]]
+
+
+def _tensor(array: NDArray[Any] | torch.Tensor) -> torch.Tensor:
+    return array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
 
 
 def _room(size: int) -> int:

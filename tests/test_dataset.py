@@ -18,7 +18,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from torch.utils.data import DataLoader
 
-from pgtiles import Database, Grid, Imagery, Labels, TileDataset, Tiles, load, read
+from pgtiles import Database, Grid, Imagery, Labels, Split, TileDataset, Tiles, load, read
 from pgtiles.errors import ConfigError, DatabaseError, MissingError, PgtilesError, PgtilesWarning, QueryError
 
 pytestmark = [
@@ -278,6 +278,23 @@ class TestEpochs:
 
 
 class TestOwnDataLoader:
+    def test_a_function_of_ones_own_sees_the_batch_itself(self, make):
+        kinds = [{type(batch) for batch in make().loader(num_workers=n, collate_fn=lambda batch: batch)} for n in (0, 2)]
+        assert kinds == [{dict}, {dict}]
+
+    def test_small_tensors_that_are_kept_do_not_keep_the_batch(self, make):
+        kept = [batch["tile_id"] for batch in make().loader(num_workers=2)]
+        assert max(tensor.untyped_storage().nbytes() for tensor in kept) <= 8 * BATCH
+
+    @pytest.mark.filterwarnings("ignore:Got pickle error:UserWarning")
+    def test_workers_that_do_not_start_leave_no_trace(self, make):
+        dataset = make()
+        dataset.unsent = lambda: None  # no other process can be sent this
+        with pytest.raises((AttributeError, pickle.PicklingError)):
+            iter(dataset.loader(num_workers=1, multiprocessing_context="spawn"))
+        del dataset.unsent
+        assert isinstance(next(iter(dataset)), dict)
+
     """Trainers that insist on a DataLoader of their own."""
 
     def test_it_batches_single_tiles(self, make):
@@ -378,6 +395,22 @@ class TestTransform:
         assert threads() == []
 
 
+class TestWhichTiles:
+    def test_a_whole_split_is_refused(self, make, tiles):
+        split = Split.of(tiles.with_columns(split=np.array(["train", "test"])[np.arange(COUNT) % 2]), gap=0)
+        with pytest.raises(ConfigError, match=r"of a Split, give split\.train"):
+            make(tiles=split)
+
+    def test_fresh_tiles_are_explained_where_they_are(self, make, world):
+        draws = Tiles.fresh(world.grid, within=world.db.extent("scene", 3857), count=6)
+        dataset = make(tiles=draws, seed=5)
+        for epoch in (0, 3):
+            dataset.set_epoch(epoch)
+            batch = next(iter(dataset))
+            why = dataset.why(int(batch["tile_id"][1]))
+            assert list(why.bounds) == batch["bounds"][1].tolist()
+
+
 class TestConnections:
     def test_none_is_held_before_it_is_needed(self, make, backends):
         dataset = make()
@@ -420,6 +453,34 @@ class TestConnections:
                 break
         assert threads() == []
         assert set(backends().values()) <= {"idle"}
+
+    def test_an_abandoned_iteration_does_not_wait_for_slow_statements(self, make, world, backends):
+        with psycopg.connect(world.url, autocommit=True) as conn:
+            conn.execute("DROP TABLE IF EXISTS patience; CREATE TABLE patience AS SELECT 0 AS seconds")
+            waits = "pg_sleep(CASE WHEN tile.id < 104 THEN 0 ELSE p.seconds END)"
+            label = f"SELECT tile.geom FROM patience AS p CROSS JOIN LATERAL {waits}"
+            dataset = make({"mask": Labels(label)}, connections=2, shuffle=False)
+            conn.execute("UPDATE patience SET seconds = 60")
+            stream = iter(dataset)
+            assert next(stream)["tile_id"].tolist() == [100, 101, 102, 103]
+            assert settles(lambda: "active" in backends().values())
+            began = time.monotonic()
+            stream.close()
+            assert time.monotonic() - began < 20
+            assert threads() == []
+            assert settles(lambda: "active" not in backends().values())
+            conn.execute("DROP TABLE patience")
+
+    def test_a_statement_that_is_abandoned_stops_on_the_server(self, world, backends):
+        db = Database(world.url)
+        rows = db.copy(
+            sql.SQL("SELECT repeat('x', 100000), pg_sleep(CASE WHEN i > 3 THEN 60 ELSE 0 END) FROM generate_series(1, 9) AS i")
+        )
+        next(rows)
+        assert "active" in backends().values()
+        rows.close()
+        assert settles(lambda: not backends())
+        db.close()
 
     def test_an_iterator_that_is_let_go_ends_its_threads(self, make, backends):
         stream = iter(make(connections=3))
