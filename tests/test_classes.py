@@ -235,7 +235,7 @@ class TestNames:
         look = ["--labels", "areas", "--srid", "3857", "--resolution", "5", "--url", world.url]
         for text in classes:
             look += ["--class", text]
-        done = CliRunner().invoke(get_command(typer_app), ["check", *look])
+        done = CliRunner().invoke(get_command(typer_app), ["sql", *look])
         assert isinstance(done.exception, ConfigError)
         assert "--class" in str(done.exception)
 
