@@ -233,12 +233,15 @@ class TileDataset(IterableDataset[Sample]):
                 for unit in units:
                     waiting.append(threads.submit(begin, unit))
                     if len(waiting) > 2 * self.connections:
+                        waiting[0].result()  # it is among those that wait until it is there
                         yield waiting.popleft().result()
                 while waiting:
+                    waiting[0].result()
                     yield waiting.popleft().result()
             finally:  # the consumer stopped, or a batch failed: what has not begun is not worth reading, nor what has
                 threads.shutdown(wait=False, cancel_futures=True)
-                if wait(waiting, timeout=PATIENCE).not_done:  # most end by themselves, and their connections stay
+                begun = [future for future in waiting if not future.cancelled()]
+                if wait(begun, timeout=PATIENCE).not_done:  # most end by themselves, and their connections stay
                     self.db.interrupt(readers)
 
     def _samples(self, sample: Mapping[str, NDArray[Any]], epoch: int, again: NDArray[np.int64]) -> Iterator[Sample]:

@@ -471,6 +471,16 @@ class TestConnections:
             assert settles(lambda: "active" not in backends().values())
             conn.execute("DROP TABLE patience")
 
+    @pytest.mark.parametrize("connections", [1, 3])
+    def test_an_abandoned_iteration_waits_only_for_what_is_at_work(self, make, monkeypatch, backends, connections):
+        monkeypatch.setattr("pgtiles.dataset.PATIENCE", 60.0)
+        stream = iter(make(connections=connections))
+        next(stream)
+        began = time.monotonic()
+        stream.close()  # others had not begun: nobody would ever say that they are done
+        assert time.monotonic() - began < 30
+        assert set(backends().values()) <= {"idle"}
+
     def test_a_statement_that_is_abandoned_stops_on_the_server(self, world, backends):
         db = Database(world.url)
         rows = db.copy(
