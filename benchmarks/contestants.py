@@ -27,8 +27,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from pgtiles import Database, TileDataset, Tiles, wkb
 from pgtiles.reading import Plan
+from pgtiles.timing import BATCH, batches
 
-BATCH = 16
 Arrays = dict[str, np.ndarray]
 HERE = Path(__file__).parent
 
@@ -106,7 +106,7 @@ class Copied:
 
 def _statements(db: Database, layers: Mapping[str, Any], tiles: Tiles) -> list[sql.Composed]:
     plan = Plan.open(db, tiles, layers)
-    return [plan.statement(tiles[k : k + BATCH]) for k in range(0, len(tiles), BATCH)]
+    return [plan.statement(some) for some in batches(tiles)]
 
 
 def thrown_away(db: Database, layers: Mapping[str, Any], tiles: Tiles) -> Reader:

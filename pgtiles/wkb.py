@@ -129,7 +129,7 @@ class Raster:
 
     @property
     def skew(self) -> Pair:
-        """Pair."""
+        """Both 0 in a raster that is not turned."""
         return self.layout.skew
 
     @property
