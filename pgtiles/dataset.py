@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from threading import get_ident
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,22 +19,23 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
 from . import order
-from .baking import Baking, bake
-from .checking import Report, check
 from .database import Database
 from .draws import Draws, Fresh, repeats
 from .errors import ConfigError, PgtilesWarning
-from .explaining import Why, why
-from .measuring import measure
 from .newtable import Progress
 from .parcel import Parcel, Piece
 from .pixels import Pixels
 from .query import Layer
 from .reading import Plan, lost_in_words, read_batch, too_small
 from .splits import Split
-from .statistics import Statistics
 from .tiles import Tiles
 from .timeseries import Steps
+
+if TYPE_CHECKING:  # what most trainings never ask for is imported when it is asked for
+    from .baking import Baking
+    from .checking import Report
+    from .explaining import Why
+    from .statistics import Statistics
 
 Sample = dict[str, Any]
 Transform = Callable[[Sample, torch.Generator], Sample]
@@ -141,6 +142,8 @@ class TileDataset(IterableDataset[Sample]):
 
     def bake(self, table: str, *, refresh: bool = False, replace: bool = False, progress: Progress | None = None) -> Baking:
         """Write what the layers show on all tiles into a table, on the server: see `pgtiles.bake`. `pgtiles.baked` reads it."""
+        from .baking import bake
+
         if isinstance(self.draws, Fresh):
             raise ConfigError("tiles that are fresh in each epoch can't be baked: bake a fixed set, such as Tiles.random gives")
         return bake(
@@ -154,6 +157,8 @@ class TileDataset(IterableDataset[Sample]):
         tiles: how many of the dataset's tiles (or its epoch 0's) to read, drawn by the seed, or a share as a float; else all.
         progress: is told tiles read and tiles to read, by the threads that read, one at a time.
         """
+        from .measuring import measure
+
         return measure(self, sample=tiles, seed=seed, progress=progress)
 
     def check(self, *, num_workers: int = 0) -> Report:
@@ -161,10 +166,14 @@ class TileDataset(IterableDataset[Sample]):
 
         num_workers: as the loader will have.
         """
+        from .checking import check
+
         return check(self.db, self.tiles, self.layers, connections=self.connections, workers=num_workers)
 
     def why(self, tile_id: int) -> Why:
         """Explain one tile, by the id that a batch calls it: which rows made it, or why it is empty; as `pgtiles why`."""
+        from .explaining import why
+
         tiles = self.tiles
         if isinstance(self.draws, Fresh) and tile_id >= 0:
             tiles = self.draws.epoch(self.seed, tile_id // len(self.draws))
