@@ -18,7 +18,8 @@ from psycopg import sql
 
 from .bakedtable import beside, columns, parts_of, settings_for, settings_of
 from .canvas import STRIDE
-from .database import Database, _Connection, translated
+from .connecting import Connection
+from .database import Database, translated
 from .describing import Json, differences
 from .errors import ConfigError, DataError, LoadError, MissingError, PgtilesError, QueryError
 from .grid import whole
@@ -154,7 +155,7 @@ class _Work:
             [(empty,)] = conn.execute(compose("bake_empty", ids=ids)).fetchall()
             return len(changed) - len(again), len(again), len(ids) - len(changed), empty
 
-    def _read(self, conn: _Connection, tiles: Tiles) -> None:
+    def _read(self, conn: Connection, tiles: Tiles) -> None:
         """Have the user's queries fill the temporary table, in a part of the transaction that may write to nothing else."""
         statement = compose("bake_live", rows=self.plan.statement(tiles))
         try:
@@ -203,7 +204,7 @@ def _prepare(db: Database, table: str, tiles: Tiles, plan: Plan, layers: Mapping
     return schema, name
 
 
-def _tables(conn: _Connection, db: Database, wanted: str | None, name: str, table: str, settings: Json, replace: bool) -> str:
+def _tables(conn: Connection, db: Database, wanted: str | None, name: str, table: str, settings: Json, replace: bool) -> str:
     """The schema in which the tables are; they are made where they are not there, or are to be replaced."""
     [(schema, known, text, kind)] = conn.execute(compose("new_table", schema=wanted, name=name)).fetchall()
     if known and kind:

@@ -225,7 +225,7 @@ def _read(db: Database, plan: Plan, tiles: Tiles) -> tuple[list[int], Stages | N
     found, counted, speed = list[Finding](), np.zeros((2, len(plan.layers)), int), None
     try:
         for at in range(0, len(tiles), LOT):
-            counted += np.array(read_batch(db, plan, tiles[at : at + LOT])[1:])
+            counted += np.array(read_batch(db, plan, tiles[at : at + LOT])[1:3])
         speed = stages(db, plan, tiles[:TIMED])
     except (DataError, QueryError, MissingError) as error:
         found.append(problem("", "the tiles can't be read", *_split(str(error))))

@@ -16,23 +16,29 @@ from psycopg.pq.abc import PGconn, PGresult
 DONE = ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK
 
 
-def rows(pgconn: PGconn, script: bytes) -> Iterator[memoryview]:
+def rows(pgconn: PGconn, script: bytes, silence: float | None = None) -> Iterator[memoryview]:
     """The rows of the COPY in a script of statements, one message each. Once they have ended, all of the script has run.
 
+    silence: seconds after which a server that says nothing counts as gone.
     Who stops earlier leaves the connection in the midst of it, to be closed. Raises what the driver raises for the first
     statement that failed; those after it have not run.
     """
+
+    def wait() -> None:
+        if not selector.select(silence):
+            raise psycopg.OperationalError(f"the server has said nothing for {silence:g} s")
+
     with selectors.DefaultSelector() as selector:
         selector.register(pgconn.socket, selectors.EVENT_READ | selectors.EVENT_WRITE)
         pgconn.send_query(script)
         while pgconn.flush():  # what the server says meanwhile is taken in, else both could wait for the other to read
-            selector.select()
+            wait()
             pgconn.consume_input()
         selector.modify(pgconn.socket, selectors.EVENT_READ)
         failed = None
-        while result := _result(pgconn, selector.select):
+        while result := _result(pgconn, wait):
             if result.status == ExecStatus.COPY_OUT:
-                yield from _messages(pgconn, selector.select)
+                yield from _messages(pgconn, wait)
             elif result.status not in DONE:
                 failed = failed or result
         if failed:

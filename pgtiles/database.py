@@ -9,79 +9,37 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 import warnings
 import weakref
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg import conninfo, sql
 from psycopg.pq import ExecStatus, TransactionStatus
 
-from . import catalog, copyout
-from .errors import ConfigError, DatabaseError, DataError, MissingError, PgtilesError, PgtilesWarning, QueryError
+from . import catalog, connecting, copyout
+from .connecting import Connection
+from .errors import ConfigError, DatabaseError, MissingError, PgtilesError, PgtilesWarning
+from .retrying import Counters, Retries
 from .template import compose
+from .translating import translate
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
-# PostGIS reports these mistakes in a NOTICE and goes on with a wrong answer: to us they are errors.
-WRONG_PIXELS = re.compile(
-    r'clamp|truncat(?!ed to ")|SRID|align|returning (original|NULL)|could not|not found|invalid band',  # names may be cut off
-    re.I,
-)
-
-
-FILES = re.compile(r"offline (raster|band)|VSICURL disabled|from GDAL raster", re.I)
-IN_FILES = (
-    "the pixels stay in a file that the server opens (out-db): is it still there and whole, and may the account that the "
-    "server runs as read it? If it was moved, load it again. Formats are the setting postgis.gdal_enabled_drivers (with "
-    "VSICURL for URLs), and postgis.enable_outdb_rasters must be on: ALTER DATABASE … SET …"
-)
-TOO_LARGE = re.compile(r"exceed the maximum \(65535|invalid memory alloc request size|out of memory", re.I)
-
-
-# What PostGIS says of geometries that it can't place or widen, and what to do about it.
-GEOMETRIES = (
-    (r"unknown \(0\) SRID", "a geometry says not where it lies (SRID 0): ST_SetSRID(geom, 4326) says so in the query"),
-    (r"Unknown geometry type", "flatten it in the query: (ST_Dump(geom)).geom gives the faces of a surface one by one"),
-    (
-        r"[Ii]nvalid coordinate|projection domain|tolerance condition",
-        "a coordinate is not a number, or lies where its SRID or the tiles' is not defined: mend it, leave its row out, or cut "
-        "it, ST_Intersection(geom, <the land at hand>)",
-    ),
-)
-
+T = TypeVar("T")
 
 # Dates and times without a zone mean the same on every server; jit costs more than it gives on these statements; one process
 # keeps the rows in the order that the SQL asks for.
 SERIALIZES = 170000  # the version from which on EXPLAIN can make a statement's rows as they would be sent
 BEGIN = b"BEGIN READ ONLY; SET LOCAL timezone = 'UTC'; SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0"
-
-
-PATIENCE = 5.0  # seconds, for a server that is asked to stop a statement
-
-
-class _Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that keeps what the server remarks (psycopg swallows an error raised in a notice handler)."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.remarks: list[str] = []
-        self.add_notice_handler(self._remark)
-
-    def _remark(self, notice: psycopg.errors.Diagnostic) -> None:
-        if notice.severity_nonlocalized in {"NOTICE", "WARNING"}:
-            self.remarks.append(notice.message_primary or "")
-
-    def heed(self) -> None:
-        """Raise or warn for the remarks of the statement that just ran."""
-        remarks, self.remarks = self.remarks, []
-        for text in dict.fromkeys(remarks):
-            if WRONG_PIXELS.search(text):
-                raise DataError(f"PostGIS gave a notice that means wrong pixels: {text}")
-            warnings.warn(f"the server says: {text}", PgtilesWarning, stacklevel=2)
+LIMIT = b"; SET LOCAL statement_timeout = %d"  # milliseconds
+GRACE = 5.0  # seconds for a server to end a statement that is out of time
+LONGEST = 2_000_000.0  # seconds that statement_timeout can hold
+HEADER = 19  # bytes in front of the first row of a binary COPY
 
 
 class Database:
@@ -90,21 +48,37 @@ class Database:
     url: ``postgresql://…`` (a driver as in ``postgresql+psycopg://`` is ignored), a libpq string (``host=… dbname=…``), or
     an SQLAlchemy URL or Engine, of which the URL is taken. Nothing given: the environment's ``PGTILES_URL``, then libpq's own
     ``PG*`` variables, then the local server if it runs. ``source`` says which it was. No server is ever started.
+
+    patience: seconds that an outage may last before the reading of batches is given up.
+    timeout: seconds that a statement which reads a batch may take; fewer, where the role's own statement_timeout says so. A
+        server that says nothing for somewhat longer counts as gone.
+    ``counters`` tells what this process has met: `Counters`.
     """
 
-    def __init__(self, url: str | URL | Engine | None = None) -> None:
+    def __init__(self, url: str | URL | Engine | None = None, *, patience: float = 300.0, timeout: float = 300.0) -> None:
+        for name, value, least in (("patience", patience, 0), ("timeout", timeout, 0.001)):
+            if isinstance(value, bool) or not (isinstance(value, int | float) and least <= value <= LONGEST):
+                raise ConfigError(f"{name}={value!r}: expected seconds, {least} or more")
         self.conninfo, self.source = _resolve(url)
+        self.patience, self.timeout = patience, timeout
         self._forget()
 
     def _forget(self) -> None:
-        self._pid, self._lock, self._idle = os.getpid(), threading.Lock(), list[_Connection]()
-        self._busy = dict[_Connection, int]()  # in use, and by which thread
+        """Begin anew with what is a process's own."""
+        self._pid, self._lock, self._idle = os.getpid(), threading.Lock(), list[Connection]()
+        self._busy = dict[Connection, int]()  # in use, and by which thread
+        self._retries = Retries(self.name, self.patience)
         weakref.finalize(self, _close, self._idle, self._pid)  # a script need not close what it drops
+        _databases.add(self)
 
-    def __getstate__(self) -> dict[str, str]:
-        return {"conninfo": self.conninfo, "source": self.source}
+    def _begin_in_child(self) -> None:
+        self._inherited = self._idle, self._busy  # the sockets are the parent's, and to close them would end its sessions
+        self._forget()
 
-    def __setstate__(self, state: dict[str, str]) -> None:
+    def __getstate__(self) -> dict[str, Any]:
+        return {"conninfo": self.conninfo, "source": self.source, "patience": self.patience, "timeout": self.timeout}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._forget()
 
@@ -124,39 +98,73 @@ class Database:
     # -- connections
 
     @contextmanager
-    def connection(self) -> Iterator[_Connection]:
+    def connection(self) -> Iterator[Connection]:
         """A connection in autocommit mode that nobody else uses meanwhile; driver errors inside become pgtiles errors."""
-        if self._pid != os.getpid():  # forked: the sockets are the parent's, and to close them would end its sessions
-            inherited = self._idle
-            self._forget()
-            self._inherited = inherited
-        with self._lock:
-            conn = self._idle.pop() if self._idle else None
-        conn = conn or self._connect()
+        conn = self._waiting() or self._connect()
         conn.remarks.clear()
-        self._busy[conn] = threading.get_ident()
+        with self._lock:
+            self._busy[conn] = threading.get_ident()
         try:
             with translated(self):
+                self._retries.uses(conn.made, conn.well)
                 yield conn
         finally:
             if conn.info.transaction_status == TransactionStatus.ACTIVE:
-                _cancel(conn)  # abandoned: else the server goes on until it has something to send
+                connecting.cancel(conn)  # abandoned: else the server goes on until it has something to send
             with self._lock:  # which `interrupt` holds: a connection that is idle is never interrupted
                 del self._busy[conn]
                 if not conn.closed and conn.info.transaction_status != TransactionStatus.IDLE:
                     conn.close()  # an error or an abandoned COPY: a new connection is certainly clean
                 if not conn.closed:
+                    conn.well = time.monotonic()
                     self._idle.append(conn)
 
+    def _waiting(self) -> Connection | None:
+        """One that waits to be used, unless the server has closed it meanwhile, because it idled or by a restart."""
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                conn = self._idle.pop()
+            if not connecting.is_over(conn):
+                return conn
+            conn.close()
+            self._retries.lost(1)
+
+    def _connect(self) -> Connection:
+        with translated(self), self._retries.connecting():
+            return connecting.connect(self.conninfo, self._retries.watch)
+
+    def _drop(self, since: float) -> None:
+        """Close the connections that wait and have not been well since: what took another one took them too, or will."""
+        with self._lock:
+            dropped = [conn for conn in self._idle if conn.well < since]
+            self._idle[:] = [conn for conn in self._idle if conn.well >= since]
+        for conn in dropped:
+            conn.close()
+        self._retries.lost(len(dropped))
+
+    def retry(self, work: Callable[[], T], what: Callable[[], str]) -> T:
+        """What `work`, which reads a batch, gives; done again, whole, as long as it fails in a way that passes.
+
+        what: says what it reads, for the error. Raises `OutageError`, `PoisonError` or `SlowError` where it is given up, and
+        at once what would fail again. See `faults` for what passes, and `retrying` for how often.
+        """
+        return self._retries.run(work, what, self._drop)
+
     def interrupt(self, threads: Collection[int]) -> None:
-        """Have the server stop whatever these threads, by their identifiers, wait for: it raises there, at once."""
+        """Have these threads, by their identifiers, stop what they wait for, on the server too: it raises there, at once."""
+        self._retries.interrupt(threads)
+        until = time.monotonic() + connecting.PATIENCE
         with self._lock:
             for conn in [conn for conn, thread in self._busy.items() if thread in threads]:
-                _cancel(conn)
+                connecting.cancel(conn, until)
+                connecting.hang_up(conn)
 
-    def _connect(self) -> _Connection:
-        with translated(self):
-            return _Connection.connect(self.conninfo, autocommit=True, prepare_threshold=None)
+    @property
+    def counters(self) -> Counters:
+        """What this process has met."""
+        return self._retries.counters
 
     def close(self) -> None:
         """Close the connections that this process holds; the next use opens new ones."""
@@ -192,14 +200,29 @@ class Database:
         transaction pooler and on a standby, and there is one way to the server and back.
         """
         with self.connection() as conn:
-            script = b";\n".join([BEGIN, b"COPY (\n" + statement.as_bytes(conn) + b"\n) TO STDOUT (FORMAT binary)", b"COMMIT"])
-            first = True
-            for row in copyout.rows(conn.pgconn, script):
-                data = row[19:] if first else row
-                first = False
-                if len(data) > 2:  # all but the trailer, a field count of -1
-                    yield data
-            conn.heed()
+            count = size = 0
+            try:
+                for row in self._rows(conn, conn.begin or self._limited(conn), statement.as_bytes(conn)):
+                    data = row if count else row[HEADER:]
+                    count += 1
+                    if len(data) > 2:  # all but the trailer, a field count of -1
+                        size += len(data)
+                        yield data
+                conn.heed()
+            finally:
+                self.counters.add(rows=max(count - 1, 0), bytes=size)
+
+    def _rows(self, conn: Connection, begin: bytes, select: bytes) -> Iterator[memoryview]:
+        script = b";\n".join([begin, b"COPY (\n" + select + b"\n) TO STDOUT (FORMAT binary)", b"COMMIT"])
+        return copyout.rows(conn.pgconn, script, self.timeout + GRACE)
+
+    def _limited(self, conn: Connection) -> bytes:
+        """What a batch's transaction begins with on this connection: asked once, what limit the role has already."""
+        row = next(rows := self._rows(conn, BEGIN, compose("statement_timeout").as_bytes(conn)))
+        list(rows)
+        own, ours = int.from_bytes(row[-8:]), round(1000 * self.timeout)
+        conn.begin = BEGIN + LIMIT % min(own or ours, ours)
+        return conn.begin
 
     def describe(self, statement: sql.Composable) -> dict[str, str]:
         """Names and types of the columns that a SELECT would give, from Parse and Describe alone.
@@ -322,14 +345,9 @@ def _resolve(url: str | URL | Engine | None) -> tuple[str, str]:
         raise ConfigError(f"url: {said}; expected postgresql://user@host:port/dbname") from None
 
 
-def _close(idle: list[_Connection], pid: int) -> None:
+def _close(idle: list[Connection], pid: int) -> None:
     while idle and pid == os.getpid():  # in a child they are the parent's
         idle.pop().close()
-
-
-def _cancel(conn: psycopg.Connection[Any]) -> None:
-    with suppress(psycopg.Error, OSError):  # a server that is gone does nothing any more
-        conn.cancel_safe(timeout=PATIENCE)
 
 
 @contextmanager
@@ -340,39 +358,16 @@ def translated(db: Database) -> Iterator[None]:
     except PgtilesError:
         raise
     except psycopg.Error as error:
-        raise _translate(error, db.name) from error
+        raise translate(error, db.name) from error
 
 
-def _translate(error: psycopg.Error, where: str) -> PgtilesError:
-    state, diag = error.sqlstate or "", error.diag
-    said = " ".join(filter(None, [diag.message_primary or str(error).strip(), diag.message_detail]))
-    if (remote := (diag.context or "").partition("remote SQL command: "))[1]:
-        said += f"\nthat is what the server of a foreign table said; it was sent: {remote[2]}"
-    if not state and isinstance(error, psycopg.OperationalError):
-        hint = "is the server up, and does it listen there?"
-        if "password" in said or "authentication" in said or "pg_hba" in said:
-            hint = "check the user and the password (in the URL, PGPASSWORD or ~/.pgpass)"
-        elif "does not exist" in said:
-            hint = "check the database's and the user's name"
-        return DatabaseError(f"{where}: {said}\n{hint}")
-    if state == "42501":
-        return QueryError(f"{where}: {said}: have its owner GRANT SELECT (and USAGE on the schema) to this user")
-    if state in {"08000", "08001", "08003", "08006", "HV00N"}:  # our own connection, where it is lost, gives no code
-        return DatabaseError(
-            f"{where} is up, but another server, on which a foreign table of it lies, can't be reached: {said}\n"
-            "is that one up? Its address is in ALTER SERVER … OPTIONS (SET host …), the user in ALTER USER MAPPING …"
-        )
-    if state[:2] in {"08", "53", "57", "58", "28", "3D"} or not state:
-        return DatabaseError(f"{where}: {said}")
-    hint = diag.message_hint or ""
-    if TOO_LARGE.search(said):
-        hint = (
-            "\na raster holds at most 65535 pixels a side and 1 GB. A line is burned in whole segments: cut very long ones, "
-            "ST_Segmentize(geom, 1000), or buffer the line; store imagery in blocks (pgtiles load raster makes them of 128 px)"
-        )
-    hint = next((f"\n{text}" for pattern, text in GEOMETRIES if re.search(pattern, said)), hint)
-    if FILES.search(said):
-        return MissingError(f"{where}: {said.partition(': ')[2] or said}\n{IN_FILES}")
-    query = QueryError(" ".join(filter(None, [said, hint])))
-    query.position = int(diag.statement_position) if diag.statement_position else None
-    return query
+_databases = weakref.WeakSet[Database]()
+
+
+def _after_fork() -> None:
+    for db in list(_databases):
+        db._begin_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -40,6 +40,18 @@ class DatabaseError(PgtilesError, ConnectionError):
     """The server can't be reached, refused us, or went away."""
 
 
+class OutageError(DatabaseError):
+    """The server stayed away for longer than the database's patience."""
+
+
+class PoisonError(DatabaseError):
+    """Tiles that end the server's process each time they are read."""
+
+
+class SlowError(QueryError):
+    """Tiles that can't be read within the database's timeout."""
+
+
 class ServerError(PgtilesError, RuntimeError):
     """The local server can't be made, started or stopped."""
 

@@ -18,7 +18,8 @@ import psycopg
 from psycopg import sql
 
 from . import catalog
-from .database import Database, _Connection
+from .connecting import Connection
+from .database import Database
 from .errors import ConfigError, LoadError, MissingError
 from .rasterfile import RasterFile
 from .template import Slot, compose
@@ -46,7 +47,7 @@ class Loaded:
 class NewTable:
     """The table while it is being made: statements of ``sql/`` with the slot ``table`` filled by it."""
 
-    def __init__(self, conn: _Connection, schema: str, name: str, text: str, exists: bool) -> None:
+    def __init__(self, conn: Connection, schema: str, name: str, text: str, exists: bool) -> None:
         self._conn, self.schema, self.name, self.text, self._exists = conn, schema, name, text, exists
         self.working_name = f"pgtiles_{uuid.uuid4().hex}"
         self._table = sql.Identifier(schema, self.working_name)
@@ -113,7 +114,7 @@ def new_table(db: Database, table: str, replace: bool, source: str) -> Iterator[
             raise explained(error, f"{source} was not loaded into {table} of {db.name}") from error
 
 
-def place_of(conn: _Connection, where: str, schema: str | None, name: str, replace: bool, source: str) -> tuple[str, str, bool]:
+def place_of(conn: Connection, where: str, schema: str | None, name: str, replace: bool, source: str) -> tuple[str, str, bool]:
     """Schema, full name, and whether there is a table of that name, which can be dropped."""
     row = conn.execute(compose("new_table", schema=schema, name=name)).fetchone()
     schema, known, text, kind = row  # type: ignore[misc]  # always one row
@@ -131,7 +132,7 @@ def place_of(conn: _Connection, where: str, schema: str | None, name: str, repla
     return schema, text, bool(kind)
 
 
-def _try_to_drop(conn: _Connection, table: sql.Identifier) -> None:
+def _try_to_drop(conn: Connection, table: sql.Identifier) -> None:
     """Find out now, not after hours of loading, whether it can be dropped; the lock goes with the savepoint."""
     with conn.transaction() as trial:
         conn.execute(sql.SQL("DROP TABLE {}").format(table))

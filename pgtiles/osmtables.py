@@ -18,7 +18,8 @@ import psycopg
 from psycopg import conninfo, sql
 
 from . import osm2pgsql
-from .database import Database, _Connection
+from .connecting import Connection
+from .database import Database
 from .errors import ConfigError, LoadError, MissingError, PgtilesError, PgtilesWarning
 from .newtable import File, Loaded, explained, place_of
 from .template import Slot, compose
@@ -94,7 +95,7 @@ def _require_name(what: str, name: str, longest: int) -> None:
         raise ConfigError(f"{what}={name!r} has {len(name.encode())} bytes: PostgreSQL's names leave room for {longest}")
 
 
-def _ask(conn: _Connection, statement: str, /, **slots: Slot) -> list[tuple[Any, ...]]:
+def _ask(conn: Connection, statement: str, /, **slots: Slot) -> list[tuple[Any, ...]]:
     return conn.execute(compose(statement, **slots)).fetchall()
 
 
@@ -108,7 +109,7 @@ class _Load:
         self.schema, self.old, self.texts, self.notes, self.made_hstore = "", list[str](), dict[str, str](), list[str](), False
 
     @contextmanager
-    def _transaction(self) -> Iterator[_Connection]:
+    def _transaction(self) -> Iterator[Connection]:
         """One transaction, its errors in words that name the file."""
         with self.db.connection() as conn:
             try:
@@ -139,7 +140,7 @@ class _Load:
             ]
             conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self.working)))
 
-    def _prepare_properties(self, conn: _Connection, replace: bool) -> None:
+    def _prepare_properties(self, conn: Connection, replace: bool) -> None:
         """A schema has room for one load that can be updated: replace its notes with its tables, and never another's."""
         if not _ask(conn, "new_table", schema=self.schema, name=PROPERTIES)[0][3]:
             return
@@ -152,13 +153,13 @@ class _Load:
                 f"output {output!r}), and has room for one: name another schema, schema=… (--schema)"
             )
 
-    def _require_rights(self, conn: _Connection) -> None:
+    def _require_rights(self, conn: Connection) -> None:
         ((user, database, schema, may_make, may_use),) = _ask(conn, "osm_rights", schema=self.schema)
         for may, made, where in (may_make, "schemas", f"DATABASE {database}"), (may_use, "tables", f"SCHEMA {schema}"):
             if not may:
                 raise LoadError(f"{self.failed}: {user} may not make {made}; the owner can GRANT CREATE ON {where} TO {user}")
 
-    def _prepare_hstore(self, conn: _Connection) -> None:
+    def _prepare_hstore(self, conn: Connection) -> None:
         """The extension, beside PostGIS if it is to be made, where types are found."""
         ((found, there, postgis),) = _ask(conn, "osm_hstore")
         if found:
@@ -198,13 +199,13 @@ class _Load:
             conn.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(self.working)))
         return loaded
 
-    def _grants(self, conn: _Connection, name: str) -> list[tuple[Any, ...]]:
+    def _grants(self, conn: Connection, name: str) -> list[tuple[Any, ...]]:
         """The rights to an old table; none where somebody has dropped it meanwhile."""
         table, new = (sql.Identifier(schema, name).as_string() for schema in (self.schema, self.working))
         there = conn.execute(sql.SQL("SELECT to_regclass({})").format(table)).fetchone()
         return _ask(conn, "grants", table=table, new=new) if there and there[0] else []
 
-    def _drop_old(self, conn: _Connection) -> None:
+    def _drop_old(self, conn: Connection) -> None:
         """Drop the tables that are replaced, and the functions of osm2pgsql's that outlive their tables."""
         for name in self.old:
             conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(self.schema, name)))
@@ -212,7 +213,7 @@ class _Load:
         functions += [f"{self.prefix}_index_bucket", f"{self.prefix}_member_ids"]
         _run(conn, _ask(conn, "osm_functions", schema=self.schema, names=sql.Literal(functions)))
 
-    def _loaded(self, conn: _Connection, kind: str) -> Loaded:
+    def _loaded(self, conn: Connection, kind: str) -> Loaded:
         """What is in a table; the first tells what is to be said of the load, each whether it is empty."""
         name = f"{self.prefix}_{kind}"
         table = sql.Identifier(self.working, name)
@@ -239,6 +240,6 @@ class _Load:
             warnings.warn(left, PgtilesWarning, stacklevel=2)
 
 
-def _run(conn: _Connection, statements: list[tuple[Any, ...]]) -> None:
+def _run(conn: Connection, statements: list[tuple[Any, ...]]) -> None:
     for (statement,) in statements:
         conn.execute(statement.encode())

@@ -137,6 +137,7 @@ class Batch(NamedTuple):
     sample: Sample
     empty: tuple[int, ...]  # of each layer, how many tiles no fragment reached
     united: tuple[int, ...]  # of each layer, for how many tiles ST_Union joined the source, the slow exception
+    skipped: tuple[tuple[int, str], ...] = ()  # tiles that are not in it because they can't be read: id, and why
 
 
 def read(db: Database, tiles: Tiles, layers: Mapping[str, Layer]) -> Sample:
@@ -181,9 +182,19 @@ def read_batch(db: Database, plan: Plan, tiles: Tiles, zeros: Zeros = np.zeros) 
         for row in db.copy(plan.statement(tiles)):
             canvas.paste(row)
     except (QueryError, MissingError) as error:
-        raise located(db, plan, tiles, error) from error
-    empty = tuple(len(tiles) - reached for reached in canvas.reached)
-    return Batch(canvas.sample() | {"bounds": tiles.bounds, "tile_id": tiles.ids.copy()}, empty, tuple(canvas.united))
+        if (found := located(db, plan, tiles, error)) is error:
+            raise
+        raise found from error
+    return canvas.batch()
+
+
+def nothing(plan: Plan, tiles: Tiles) -> Batch:
+    """A batch without a tile, with the keys, shapes and types of those that have some."""
+    if plan.zones:
+        number, _, part = next(tiles.zones())
+        batch = nothing(plan.zones[number], part)
+        return batch._replace(sample={"srid": tiles.srids[:0]} | batch.sample)
+    return _Canvas(plan, tiles[:0], np.zeros).batch()
 
 
 def _read_across(db: Database, plan: Plan, tiles: Tiles) -> Batch:
@@ -210,7 +221,7 @@ def located(db: Database, plan: Plan, tiles: Tiles, error: PgtilesError) -> Pgti
             if again := _failure(db, plan.grid, layer, tiles[tile]):
                 alone = ((part, replace(layer, select=select)) for part, select in layer.parts.items())
                 part = next((f", {part}" for part, one in alone if _failure(db, plan.grid, one, tiles[tile])), "")
-                said = f"layer {layer.name!r}{part}, tile {tiles.ids[tile]} at {_bounds(tiles, tile)}: {again}"
+                said = f"layer {layer.name!r}{part}, tile {tiles.ids[tile]} at {bounds_of(tiles, tile)}: {again}"
                 if isinstance(again, MissingError) and layer.files:
                     found = [path for (path,) in db.query(over(tiles[tile], sql.SQL(layer.files))) if path]
                     said += f"\nthe files there: {', '.join(sorted(found))}"
@@ -262,8 +273,14 @@ class _Canvas:
         self.united[number] += joined and not self.joined
         self.met, self.joined = self.met or met, self.joined or joined
 
-    def sample(self) -> Sample:
-        """All that was pasted, by its keys."""
+    def batch(self) -> Batch:
+        """All that was pasted, and what it lacks."""
+        empty = tuple(len(self.tiles) - reached for reached in self.reached)
+        sample = self._sample() | {"bounds": self.tiles.bounds, "tile_id": self.tiles.ids.copy()}
+        return Batch(sample, empty, tuple(self.united))
+
+    def _sample(self) -> Sample:
+        """Its arrays, by their keys."""
         arrays: Sample = {}
         for layer, page in zip(self.layers, self.pages, strict=True):
             arrays |= page.arrays(layer.name)
@@ -281,8 +298,9 @@ class _Canvas:
         )
 
     def _where(self, number: int, tile: int) -> str:
-        return f"layer {self.layers[number].name!r}, tile {self.tiles.ids[tile]} at {_bounds(self.tiles, tile)}"
+        return f"layer {self.layers[number].name!r}, tile {self.tiles.ids[tile]} at {bounds_of(self.tiles, tile)}"
 
 
-def _bounds(tiles: Tiles, tile: int) -> str:
+def bounds_of(tiles: Tiles, tile: int) -> str:
+    """Where one of the tiles lies, for messages."""
     return f"({', '.join(f'{v:.10g}' for v in tiles.bounds[tile])})"

@@ -283,7 +283,7 @@ class LocalServer:
             "port": str(self._free_port()),
             "shared_buffers": f"{min(memory // 4, 2048)}MB",
             # Stop working for a client that is gone. Elsewhere, and before version 14, there is no such setting.
-            **({"client_connection_check_interval": "10s"} if sys.platform == "linux" and made_by >= 14 else {}),
+            **({"client_connection_check_interval": "1s"} if sys.platform == "linux" and made_by >= 14 else {}),
             **SETTINGS,
             **self.settings,
             "unix_socket_directories": str(sockets),
