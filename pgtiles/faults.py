@@ -42,7 +42,7 @@ OF_TILES = {
     "P0": "a function that the query calls raised it",
     "XX": "PostGIS: a geometry or raster that it can't handle, a file that it can't read",
 }
-FIRST, LONGEST = 0.05, 5.0  # seconds to wait at most, the first time and ever
+FIRST, LONGEST = 0.05, 4.0  # seconds to wait at most, the first time and ever
 
 
 def kind(error: BaseException | None) -> Kind:
@@ -75,7 +75,7 @@ def origin(error: BaseException) -> psycopg.Error | None:
 
 
 def pauses() -> Iterator[float]:
-    """Seconds to wait before each further try: drawn from [0, 0.05 · 2ᵏ), at most 5, so that clients don't come back as one."""
+    """Seconds to wait before each further try: drawn from [0, 0.05 · 2ᵏ), at most 4, so that clients don't come back as one."""
     longest = FIRST
     while True:
         yield random.uniform(0, longest)

@@ -188,7 +188,7 @@ class Retries:
         batch.lost = True
         if begins:
             said = "no connection is to be had" if made is None else "the connection is lost"
-            text = "%s: %s: %s; reading goes on when the server is back, within %g s"
+            text = "%s: %s: %s; reading goes on when the server is back (patience: %g s)"
             log.warning(text, self.name, said, _reason(error), self.patience)
 
     def _recover(self) -> None:
@@ -198,7 +198,8 @@ class Retries:
                 return  # it had its connection all along
             self._since, self._over = None, made
             failures = self._failures
-        log.info("%s: reading goes on after %.1f s and %d failures", self.name, time.monotonic() - since, failures)
+        seconds = time.monotonic() - since
+        log.info("%s: reading goes on after %.1f s (failed attempts: %d)", self.name, seconds, failures)
 
     def _given_up(self, batch: _Batch, kind: Kind, error: PgtilesError, what: Callable[[], str]) -> PgtilesError | None:
         """What to raise, where that was the last try."""
@@ -231,4 +232,4 @@ class Retries:
 
 def _reason(error: PgtilesError) -> str:
     """The driver's own words, on one line."""
-    return " ".join(str(error.__cause__).split())
+    return " ".join(str(error.__cause__).split()).partition(" This probably means")[0]
