@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 TRIES = 5  # that a batch has whose connection ends while it is read
 TRIES_SLOW = 3  # that one has which the server stops
+SPREAD = 0.125  # seconds, times 2ⁿ: how much longer to wait when it has ended n times, so that its tries outlast a passing storm
 
 
 class Counters:
@@ -146,7 +147,7 @@ class Retries:
                         raise given_up from error
                     if kind is Kind.LOST:
                         drop(began)
-                    if self._interrupted_in(next(pauses)):
+                    if self._interrupted_in(next(pauses) + (SPREAD * 2**batch.ended if batch.ended > 1 else 0)):
                         raise
                 else:
                     if self._since is not None:
