@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 TRIES = 5  # that a batch has whose connection ends while it is read
 TRIES_SLOW = 3  # that one has which the server stops
-SPREAD = 0.125  # seconds, times 2ⁿ: how much longer to wait when it has ended n times, so that its tries outlast a passing storm
+SPREAD = 0.125  # seconds · 2ⁿ: how much longer to wait after it ended n times, so that a storm is not taken for poison
 
 
 class Counters:
