@@ -1,33 +1,38 @@
 """`TileDataset`: batches of tensors straight out of PostGIS, for any PyTorch trainer.
 
 In each process some threads, each with a connection of its own, read batches ahead; they are handed out in the order that
-`order` says, whichever came first. So the stream is the same for any number of workers and connections.
+`order` says, whichever came first. So the stream is the same for any number of workers and connections, and can be taken up
+again at any batch.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from threading import get_ident
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
+from torch.utils.data import IterableDataset, default_collate, get_worker_info
+from torch.utils.data._utils.worker import WorkerInfo
 
-from . import order
+from . import order, ranks, resuming, surviving
+from .ahead import ahead
+from .course import MOST, Course, Place
 from .database import Database
 from .draws import Draws, Fresh, repeats
-from .errors import ConfigError, PgtilesWarning
+from .errors import ConfigError, DataError, PgtilesWarning
+from .loader import Cursor, Loader, Sample, WayBack
 from .newtable import Progress
-from .parcel import Parcel, Piece
+from .parcel import Piece
 from .pixels import Pixels
 from .query import Layer
-from .reading import Plan, lost_in_words, read_batch, too_small
+from .ranks import Rank
+from .reading import Plan, lost_in_words, too_small
 from .splits import Split
+from .stats import Stats, Tally
 from .tiles import Tiles
 from .timeseries import Steps
 
@@ -37,13 +42,12 @@ if TYPE_CHECKING:  # what most trainings never ask for is imported when it is as
     from .explaining import Why
     from .statistics import Statistics
 
-Sample = dict[str, Any]
 Transform = Callable[[Sample, torch.Generator], Sample]
 Empty = tuple[int, ...]  # of each layer, how many of a batch's tiles nothing came to
-Read = Callable[[Tiles], tuple[Any, Empty]]  # of some tiles
+Skipped = list[int]  # ids of tiles that could not be read
 
+ON_ERROR = "raise", "skip"
 FEW = 0.01  # of the areas: that fewer cover no pixel's centre is worth no warning (`pgtiles check` tells)
-PATIENCE = 1.0  # seconds that statements may take to end when nobody wants their rows any more
 SINGLE = 16  # tiles that one statement reads where tiles are handed out one by one
 
 
@@ -53,13 +57,20 @@ class TileDataset(IterableDataset[Sample]):
     db: the database, or its URL.
     tiles: which tiles, all on one grid; or what is drawn in each epoch: `Tiles.weighted`, `Tiles.balanced`, `Tiles.fresh`.
     layers: what each tile shows; the keys become the sample's keys.
-    batch_size: tiles in a batch; None gives single tiles, for a trainer that batches by itself.
+    batch_size: tiles in a batch, on each rank; None gives single tiles, for a trainer that batches by itself.
     shuffle: a new order in each epoch; else the tiles' own.
-    drop_last: leave out a last batch that is not full.
+    last: what becomes of the tiles at an epoch's end that don't fill a batch on every rank. "even": ranks share them
+        evenly, each tile comes once, and it is an error if there are fewer than ranks, because a rank that has one batch less
+        hangs the others; "uneven": that is none; "drop": they are left out; "pad": as many of the epoch's first come again.
     seed: of the order and of the transform.
     connections: connections a process opens, each on a thread of its own. Two keep one core of the server busy.
     transform: takes one tile's sample and a `torch.Generator` seeded by (seed, epoch, tile id), and gives a sample: the same
         augmentation for the same tile and epoch, whichever worker makes it; another one where an epoch has the tile again.
+    rank, world_size: which of a distributed run's processes this one is; else torch.distributed's process group says it,
+        else the environment (RANK, WORLD_SIZE). Each rank reads its part of every global batch, world_size times batch_size
+        tiles.
+    on_error: "raise", or "skip": a tile that can't be read is left out of its batch; `stats` tells which. That the
+        server can't be reached, or that a query is wrong, is raised all the same.
 
     A batch is a dict of tensors: one per layer, (B, bands, H, W) or (B, H, W), ``bounds`` (B, 4) float64 in CRS units as
     xmin, ymin, xmax, ymax, and ``tile_id`` (B,) int64.
@@ -77,33 +88,46 @@ class TileDataset(IterableDataset[Sample]):
         *,
         batch_size: int | None = 16,
         shuffle: bool = True,
-        drop_last: bool = False,
+        last: order.Last = "even",
         seed: int = 0,
         connections: int = 2,
         transform: Transform | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
         for name, value, least in (("batch_size", batch_size, 1), ("connections", connections, 1), ("seed", seed, 0)):
             if not (isinstance(value, int) and value >= least) and (name, value) != ("batch_size", None):
                 raise ConfigError(f"{name}={value!r}: expected a whole number, {least} or more")
+        for name, choice, known in (("last", last, order.LAST), ("on_error", on_error, ON_ERROR)):
+            if choice not in known:
+                raise ConfigError(f"{name}={choice!r}: expected {', '.join(map(repr, known))}")
+        self._rank = ranks.given(rank, world_size)
         self.db = db if isinstance(db, Database) else Database(db)
         if not isinstance(tiles, Tiles | Draws):
             part = ": of a Split, give split.train, split.val or split.test" if isinstance(tiles, Split) else ""
             raise ConfigError(f"tiles={tiles!r}: expected Tiles, or draws of them{part}")
         self.draws = tiles if isinstance(tiles, Draws) else None
         self.tiles, self.layers = self._first_tiles(tiles, seed), dict(layers)
-        self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
-        self.seed, self.connections, self.transform = seed, connections, transform
+        self.batch_size, self.shuffle, self.last = batch_size, shuffle, last
+        self.seed, self.connections, self.transform, self.on_error = seed, connections, transform, on_error
+        self._check_last()
         self.plan = Plan.open(self.db, self.tiles, layers)
         self.classes = {layer.name: layer.classes for layer in self.plan.layers if layer.classes}
         for layer, areas, lost in too_small(self.db, self.plan, self.tiles):
             if lost >= FEW * areas:
                 warnings.warn(lost_in_words(layer, areas, lost, self.tiles.grid), PgtilesWarning, stacklevel=2)
         self.db.close()
-        # In shared memory, because the workers of a DataLoader hold copies: the epoch under way, the one after it, and whether
-        # anybody says which it is; and where the workers that loader() is about to start note what they read.
-        self._epochs = _shared(3)
-        self.way_back: WayBack | None = None
+        self._course, self._tally = Course(), Tally()
+        self._cursor: Cursor | None = None  # of the iteration begun last
+        self._loaded: Place | None = None  # in a worker of another DataLoader, that its state was loaded
+        self._iterations = 0  # that a worker of another DataLoader has begun
+        self._spawned: Rank | None = None  # what the process that sent us to a worker knew of ranks
+        self.way_back: WayBack | None = None  # of the workers that loader() is about to start
         self._parcel = 0  # bytes of a batch, as a worker has found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_spawned": ranks.initialised(), "_cursor": None}
 
     @staticmethod
     def _first_tiles(tiles: Tiles | Draws[Tiles], seed: int) -> Tiles:
@@ -112,33 +136,113 @@ class TileDataset(IterableDataset[Sample]):
             return tiles
         return tiles.epoch(seed, 0) if isinstance(tiles, Fresh) else tiles.tiles
 
+    @property
+    def rank(self) -> Rank:
+        """The number of this process among those that train together, and how many there are."""
+        in_worker = self._spawned if get_worker_info() else None
+        return self._rank or ranks.initialised() or in_worker or ranks.launched()
+
     def __len__(self) -> int:
-        """Batches in an epoch (tiles, where batch_size is None)."""
-        count = len(self.tiles if self.draws is None else self.draws)
-        return order.count_units(count, unit=self.batch_size or 1, drop_last=self.drop_last)
+        """Batches in an epoch, on this rank (tiles, where batch_size is None)."""
+        return order.count_units(self._count, unit=self.batch_size or 1, last=self.last, **self.rank._asdict())
+
+    @property
+    def _count(self) -> int:
+        return len(self.tiles if self.draws is None else self.draws)
+
+    def _check_last(self) -> None:
+        world_size = self.rank.world_size
+        left = order.left_over(self._count, unit=self.batch_size or 1, world_size=world_size)
+        if self.last == "even" and 0 < left < world_size:
+            raise ConfigError(
+                f"last='even': of {self._count} tiles, {left} are left over at the end of an epoch for {world_size} "
+                "ranks, and a rank that has one batch less hangs the others: last='drop' leaves them out, last='pad' reads "
+                "some tiles twice, last='uneven' is for where ranks need not wait for each other"
+            )
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration reads."""
+        return self._course.next.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that the next iteration reads. Without it, each iteration reads the one after the last."""
+        """The epoch that the next iteration reads. Without it, each iteration reads the one after the last.
+
+        Of the epoch that `load_state_dict` named, the rest is read; of any other one, all.
+        """
         if not isinstance(epoch, int) or epoch < 0:
             raise ConfigError(f"epoch={epoch!r}: expected a whole number, 0 or more")
-        self._epochs[:] = torch.tensor([epoch, epoch, True])
+        self._course.turn_to(epoch)
+        self._cursor = None
 
-    def begin_epoch(self) -> int:
-        """Go on to the next epoch, in the process that holds the dataset; its workers follow. Gives its number."""
-        epoch = int(self._epochs[1])
-        self._epochs[:] = torch.tensor([epoch, epoch + 1, True])
-        return epoch
+    @cached_property
+    def fingerprint(self) -> resuming.State:
+        """What a state is held against, before it is resumed: settings, layers, a digest of the tiles."""
+        return resuming.fingerprint(self)
 
-    def loader(self, *, num_workers: int = 0, **kwargs: Any) -> DataLoader[Sample]:
+    def state_dict(self) -> resuming.State:
+        """Where training stands, for a checkpoint: numbers, texts and dicts, of the epoch and of how many of its batches were
+        handed out.
+
+        What was read ahead, but not handed out, doesn't count. Raises `ConfigError` where the batches go through the workers
+        of a DataLoader that is not `loader()`'s, because nobody knows what it has handed out; torchdata's StatefulDataLoader
+        does.
+        """
+        in_worker = get_worker_info() is not None
+        if self._course.elsewhere and not in_worker:
+            raise ConfigError(
+                "this DataLoader's workers don't tell what it has handed out: use dataset.loader(), whose state_dict() this "
+                "is, or torchdata's StatefulDataLoader, which has one of its own"
+            )
+        ended = self._cursor is None or (self._cursor.done and not in_worker)
+        place = self._course.next if ended or self._cursor is None else self._cursor.place
+        return resuming.state(self, self.rank.world_size, *place)
+
+    def load_state_dict(self, state: resuming.State) -> None:
+        """Have the next iteration go on where a checkpoint stood. Workers, connections and ranks may be others.
+
+        Raises `ConfigError`, with what is different, where the tiles, the layers, the seed, or batch_size times the number of
+        ranks are not those of the checkpoint: the batches to come would not be those that were still to come.
+        """
+        place, info = Place(*resuming.place(self, self.rank.world_size, state)), get_worker_info()
+        self._cursor = None
+        if info is None:
+            self._course.resume(place)
+        else:  # StatefulDataLoader's workers have a state each, by which they begin, and go on to the next epoch
+            self._loaded = place
+            if info.id == 0:
+                self._course.go_to(Place(place.epoch + 1))
+
+    def leave_what_ended(self) -> None:
+        """Where a state is of an epoch whose batches had all been handed out, have the next iteration read the one after it.
+
+        Trainers that count epochs by themselves, as Lightning does, go on with that one. `set_epoch` still finds the other.
+        """
+        place = self._course.next
+        if place.batches and place.batches >= len(self):
+            self._course.go_to(Place(place.epoch + 1))
+
+    def stats(self) -> Stats:
+        """What has happened while reading: retries, tiles skipped, bytes; of this process and of all workers."""
+        self._tally.add(self.db.counters)
+        return self._tally.sum()
+
+    def begin(self) -> Cursor:
+        """Begin an iteration, in the process that holds the dataset; its workers follow."""
+        self._cursor = Cursor(self._course.begin(), stride=1)
+        return self._cursor
+
+    def loader(self, *, num_workers: int = 0, **kwargs: Any) -> Loader:
         """A DataLoader with the right settings: batches come from the dataset, in the same order for any num_workers.
+
+        Its ``state_dict()`` and ``load_state_dict(state)`` are the dataset's, where trainers look for them.
 
         Workers help where a transform needs cores; for reading alone, ``connections`` serve better. Further arguments are those
         of `torch.utils.data.DataLoader`.
         """
         if not_ours := {"batch_size", "shuffle", "sampler", "batch_sampler", "drop_last"} & kwargs.keys():
             raise ConfigError(f"loader({', '.join(sorted(not_ours))}=…): the dataset itself decides on batches and their order")
-        kwargs = {"persistent_workers": num_workers > 0} | kwargs
-        return _Loader(self, batch_size=None, num_workers=num_workers, **kwargs)
+        return Loader(self, num_workers=num_workers, **{"persistent_workers": num_workers > 0} | kwargs)
 
     def bake(self, table: str, *, refresh: bool = False, replace: bool = False, progress: Progress | None = None) -> Baking:
         """Write what the layers show on all tiles into a table, on the server: see `pgtiles.bake`. `pgtiles.baked` reads it."""
@@ -185,73 +289,83 @@ class TileDataset(IterableDataset[Sample]):
 
     def __iter__(self) -> Iterator[Sample]:
         info = get_worker_info()
-        if info is None:
-            epoch, worker, workers = self.begin_epoch(), 0, 1
-        else:
-            epoch, worker, workers = int(self._epochs[0]), info.id, info.num_workers
-            if not self._epochs[2]:
-                text = (
-                    "call set_epoch(epoch) before each epoch, or use dataset.loader(): this DataLoader does not say which it is"
-                )
-                warnings.warn(text, PgtilesWarning, stacklevel=2)
-        return self._stream(epoch, worker, workers)  # a generator of its own, so that the epoch is fixed here and now
+        cursor = self.begin() if info is None else self._begin_in_worker(info)
+        self._check_last()  # ranks may be known only by now
+        # a generator of its own, so that the epoch is fixed here and now
+        return self._stream(cursor, *((0, 1) if info is None else (info.id, info.num_workers)))
 
-    def _stream(self, epoch: int, worker: int, workers: int) -> Iterator[Sample]:
+    def _begin_in_worker(self, info: WorkerInfo) -> Cursor:
+        if self.way_back is not None:
+            place = Place(*self.way_back.place.tolist())
+        elif self._loaded is not None:
+            place, self._loaded = self._loaded, None
+        else:  # what the workers of one iteration have in common is torch's seed, and how often they were asked with it
+            place = self._course.agree(info.id, (info.seed - info.id + self._iterations) % MOST)
+            self._iterations += 1
+        self._cursor = Cursor(place, stride=info.num_workers)
+        return self._cursor
+
+    def _stream(self, cursor: Cursor, worker: int, workers: int) -> Iterator[Any]:
+        (epoch, start), rank = cursor.began, self.rank
         tiles = self.tiles if self.draws is None else self.draws.epoch(self.seed, epoch)
         again = repeats(tiles.ids)
         sequence = order.epoch_order(len(tiles), seed=self.seed, epoch=epoch, shuffle=self.shuffle)
-        units = order.units(sequence, unit=self.batch_size or 1, drop_last=self.drop_last)
+        units = order.units(sequence, unit=self.batch_size or 1, last=self.last, **rank._asdict())[start:]
         mine = order.share(units, worker=worker, workers=workers)
         if self.batch_size is None:  # one statement reads many tiles all the same
             mine = [np.concatenate(mine[k : k + SINGLE]) for k in range(0, len(mine), SINGLE)]
         counted = np.zeros(1 + len(self.plan.layers), int)
         back = self.way_back
         packed = back is not None and back.unpacks and self.batch_size is not None and self.transform is None
-        ahead = self._ahead(tiles, mine, self._packed if packed else self._read)
-        for unit, (sample, empty) in zip(mine, ahead, strict=True):
-            counted += (len(unit), *empty)
-            yield from [sample] if packed else self._samples(sample, epoch, again[unit])
+        read = self._packed if packed else self._read
+        parts = (tiles[unit] for unit in mine)
+        batches = ahead(read, parts, threads=self.connections, interrupt=self.db.interrupt)
+        for unit, (sample, empty, skipped) in zip(mine, batches, strict=True):
+            missing = np.isin(tiles.ids[unit], skipped)
+            counted += (len(unit) - len(skipped), *empty)
+            self._tally.add(self.db.counters, skipped)
+            whole = [None if missing.all() else sample]
+            handed = whole if packed else self._handed(sample, missing, epoch, again[unit])
+            if None in handed and not self._may_lack(workers):
+                raise DataError(
+                    f"tiles {', '.join(map(str, skipped))} can't be read, and with them all of a batch would be left out, in "
+                    "whose place other ranks, or this DataLoader, need one: on_error='skip' leaves out single tiles only. The "
+                    "log says why"
+                )
+            for one in handed:
+                cursor.count += 1  # before it is handed out: whoever asks for the state then has it already
+                if one is not None or back is not None:  # the main process counts what it gets, and drops None
+                    yield one
+        cursor.done = True
         if back is not None:
             back.tally[worker] = torch.from_numpy(counted)  # the main process sums up and reports
         else:
-            self.report(counted.tolist(), epoch)
+            self.report(counted.tolist(), cursor.began)
 
-    def _read(self, tiles: Tiles) -> tuple[Any, Empty]:
-        batch = read_batch(self.db, self.plan, tiles)
-        return batch.sample, batch.empty
+    def _may_lack(self, workers: int) -> bool:
+        """Whether of what is handed out one may be missing, and the others still come in order, as many on each rank."""
+        return self.rank.world_size == 1 and (workers == 1 if self.way_back is None else self.way_back.unpacks)
 
-    def _packed(self, tiles: Tiles) -> tuple[Any, Empty]:
+    def _read(self, tiles: Tiles) -> tuple[Any, Empty, Skipped]:
+        batch = surviving.read(self.db, self.plan, tiles, skip=self.on_error == "skip")
+        return batch.sample, batch.empty, [tile_id for tile_id, _ in batch.skipped]
+
+    def _packed(self, tiles: Tiles) -> tuple[Any, Empty, Skipped]:
         """The same in a parcel. The first one of a worker is copied into it, and tells how large the next ones are."""
         piece = Piece(self._parcel)
-        batch = read_batch(self.db, self.plan, tiles, piece.zeros)
+        batch = surviving.read(self.db, self.plan, tiles, piece.zeros, skip=self.on_error == "skip")
         parcel = piece.pack(batch.sample)
         self._parcel = max(self._parcel, len(parcel.bytes))
-        return parcel, batch.empty
+        return parcel, batch.empty, [tile_id for tile_id, _ in batch.skipped]
 
-    def _ahead(self, tiles: Tiles, units: list[NDArray[np.int64]], read: Read) -> Iterator[tuple[Any, Empty]]:
-        """The batches in order, while threads read the next ones."""
-        waiting: deque[Future[tuple[Any, Empty]]] = deque()
-        readers = set[int]()
-
-        def begin(unit: NDArray[np.int64]) -> tuple[Any, Empty]:
-            readers.add(get_ident())
-            return read(tiles[unit])
-
-        with ThreadPoolExecutor(self.connections, thread_name_prefix="pgtiles") as threads:
-            try:
-                for unit in units:
-                    waiting.append(threads.submit(begin, unit))
-                    if len(waiting) > 2 * self.connections:
-                        waiting[0].result()  # it is among those that wait until it is there
-                        yield waiting.popleft().result()
-                while waiting:
-                    waiting[0].result()
-                    yield waiting.popleft().result()
-            finally:  # the consumer stopped, or a batch failed: what has not begun is not worth reading, nor what has
-                threads.shutdown(wait=False, cancel_futures=True)
-                begun = [future for future in waiting if not future.cancelled()]
-                if wait(begun, timeout=PATIENCE).not_done:  # most end by themselves, and their connections stay
-                    self.db.interrupt(readers)
+    def _handed(
+        self, sample: Mapping[str, NDArray[Any]], missing: NDArray[np.bool_], epoch: int, again: NDArray[np.int64]
+    ) -> list[Sample | None]:
+        """A batch, or its tiles one by one; None in the place of what is not there."""
+        samples = iter(self._samples(sample, epoch, again[~missing]) if not missing.all() else ())
+        if self.batch_size is not None:
+            return [next(samples, None)]
+        return [None if lacks else next(samples) for lacks in missing.tolist()]
 
     def _samples(self, sample: Mapping[str, NDArray[Any]], epoch: int, again: NDArray[np.int64]) -> Iterator[Sample]:
         tensors = {
@@ -277,11 +391,13 @@ class TileDataset(IterableDataset[Sample]):
         mixed = np.random.SeedSequence([self.seed, epoch, tile_id % 2**64, *drawn]).generate_state(1, np.uint64)[0]
         return torch.Generator().manual_seed(int(mixed) % 2**63)
 
-    def report(self, counted: list[int], epoch: int) -> None:
-        """Warn of what an epoch lacked: counted are the tiles read, and for each layer those to which nothing came."""
-        read, *empty = counted
+    def report(self, counted: list[int], place: Place) -> None:
+        """Warn of what an epoch, or its rest from there on, lacked: counted are the tiles read, and for each layer those to
+        which nothing came.
+        """
+        (read, *empty), (epoch, skipped) = counted, place
         for layer, missing in zip(self.plan.layers, empty, strict=True):
-            if layer.path in {"burned", "listed"} and missing == read > 0:
+            if layer.path in {"burned", "listed"} and missing == read > 0 == skipped:
                 text = f"no row of the query met any of the {read} tiles of epoch {epoch}: do labels and tiles meet?"
             elif missing and isinstance(layer.sheet, Pixels | Steps):
                 text = f"{missing} of {read} tiles of epoch {epoch} have no imagery at all, and hold {layer.sheet.filled}"
@@ -295,54 +411,3 @@ def _collated(singles: list[Sample], ragged: Collection[str]) -> Sample:
     lists = {name: [single[name] for single in singles] for name in singles[0] if name in ragged}
     stacked = default_collate([{name: value for name, value in single.items() if name not in ragged} for single in singles])
     return {name: lists[name] if name in lists else stacked[name] for name in singles[0]}
-
-
-class WayBack(NamedTuple):
-    """How workers of our own DataLoader reach the main process, besides by batches.
-
-    tally: a row for each worker: the tiles it read in this epoch, and for each layer those to which nothing came.
-    unpacks: whether the main process unpacks parcels: not where somebody else's function sees batches first.
-    """
-
-    tally: torch.Tensor
-    unpacks: bool
-
-
-class _Loader(DataLoader[Sample]):
-    """A DataLoader that goes on to the next epoch in the main process, before its workers ask which one it is, and sums up what
-    they missed.
-    """
-
-    dataset: TileDataset
-
-    def __init__(self, dataset: TileDataset, **kwargs: Any) -> None:
-        super().__init__(dataset, **kwargs)
-        tally = _shared(self.num_workers, 1 + len(dataset.plan.layers))
-        self.way_back = WayBack(tally, unpacks=kwargs.get("collate_fn") is None)
-
-    def __iter__(self) -> Any:
-        if not self.num_workers:
-            return super().__iter__()  # the dataset's own __iter__ does it all
-        epoch = self.dataset.begin_epoch()
-        self.way_back.tally.zero_()  # before the workers start: a short epoch is read while nobody has asked for a batch
-        self.dataset.way_back = self.way_back
-        try:
-            batches = super().__iter__()
-        finally:
-            self.dataset.way_back = None  # they have it by now; workers of another DataLoader report for themselves
-        return self._summed_up(batches, epoch)
-
-    def _summed_up(self, batches: Iterator[Sample], epoch: int) -> Iterator[Sample]:
-        for batch in batches:
-            yield batch.unpack() if isinstance(batch, Parcel) else batch
-        self.dataset.report(self.way_back.tally.sum(dim=0).tolist(), epoch)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-
-def _shared(*shape: int) -> torch.Tensor:
-    """Zeros that the workers of a DataLoader see too."""
-    zeros = torch.zeros(shape, dtype=torch.int64)
-    zeros.share_memory_()  # type: ignore[no-untyped-call]
-    return zeros

@@ -266,15 +266,15 @@ class TestEpochs:
         assert ids(loader) == ids(loader) == tiles.ids.tolist()
 
     @pytest.mark.parametrize("workers", [0, 2])
-    def test_drop_last_and_len(self, make, workers):
-        dataset, dropping = make(), make(drop_last=True)
+    def test_last_and_len(self, make, workers):
+        dataset, dropping = make(), make(last="drop")
         assert len(dataset) == len(dataset.loader(num_workers=workers)) == 6
         assert len(dropping) == len(dropping.loader(num_workers=workers)) == 5
         batches = digest(dropping.loader(num_workers=workers))
         assert batches == digest(dataset.loader(num_workers=workers))[:5]
         assert len(make(batch_size=None)) == COUNT
         assert len(make(batch_size=COUNT + 1)) == 1
-        assert len(make(batch_size=COUNT + 1, drop_last=True)) == 0
+        assert len(make(batch_size=COUNT + 1, last="drop")) == 0
 
 
 class TestOwnDataLoader:
@@ -314,16 +314,31 @@ class TestOwnDataLoader:
         assert digest(DataLoader(dataset, batch_size=None, num_workers=workers)) == digest(make())
 
     @pytest.mark.parametrize("persistent", [False, True])
-    @pytest.mark.parametrize("workers", [0, 2])
-    def test_that_nobody_says_the_epoch_is_said(self, make, workers, persistent):
-        """Without workers the epochs go on by themselves; workers would read the first one for ever, so they say what to do."""
+    @pytest.mark.parametrize("workers", [0, 1, 3])
+    def test_its_epochs_go_on_by_themselves(self, make, workers, persistent):
+        """Workers agree on the epoch: nobody tells them, and those that are started anew know nothing of earlier ones."""
         fresh = make()
         loader = DataLoader(make(), batch_size=None, num_workers=workers, persistent_workers=persistent and workers > 0)
-        if workers:
-            with pytest.raises(PgtilesWarning, match=r"set_epoch\(epoch\)"):
-                ids(loader)
-        else:
-            assert [ids(loader) for _ in range(3)] == [ids(fresh) for _ in range(3)]
+        assert [ids(loader) for _ in range(4)] == [ids(fresh) for _ in range(4)]
+
+    @pytest.mark.parametrize("persistent", [False, True])
+    def test_also_where_one_is_abandoned_and_torch_is_seeded_anew(self, make, persistent):
+        fresh, dataset = make(), make()
+        epochs = [ids(fresh) for _ in range(5)]
+        loader = DataLoader(dataset, batch_size=None, num_workers=2, persistent_workers=persistent)
+        for epoch in range(4):
+            torch.manual_seed(3)  # so that workers are given the same seed in each
+            if epoch == 1:
+                iterator = iter(loader)
+                assert next(iterator)["tile_id"].tolist() == epochs[1][:BATCH]
+                del iterator
+            else:
+                assert ids(loader) == epochs[epoch]
+
+    def test_spawned_workers_agree_too(self, make):
+        fresh = make()
+        loader = DataLoader(make(), batch_size=None, num_workers=2, multiprocessing_context="spawn")
+        assert [ids(loader) for _ in range(2)] == [ids(fresh) for _ in range(2)]
 
     def test_set_epoch_reaches_its_workers(self, make):
         dataset, fresh = make(), make()
@@ -473,7 +488,7 @@ class TestConnections:
 
     @pytest.mark.parametrize("connections", [1, 3])
     def test_an_abandoned_iteration_waits_only_for_what_is_at_work(self, make, monkeypatch, backends, connections):
-        monkeypatch.setattr("pgtiles.dataset.PATIENCE", 60.0)
+        monkeypatch.setattr("pgtiles.ahead.PATIENCE", 60.0)
         stream = iter(make(connections=connections))
         next(stream)
         began = time.monotonic()
@@ -626,7 +641,7 @@ class TestNothingSilent:
         assert shown == [True, False, True, False, False]
 
     def test_no_tiles_at_all_are_no_news(self, make):
-        assert list(make(batch_size=COUNT + 1, drop_last=True)) == []
+        assert list(make(batch_size=COUNT + 1, last="drop")) == []
 
 
 class TestUrls:

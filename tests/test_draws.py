@@ -303,7 +303,7 @@ class TestDataset:
             dataset.close()
 
     @pytest.mark.parametrize(
-        "options", [{}, {"drop_last": True, "shuffle": False}, {"transform": None}], ids=["shuffled", "as they come", "as read"]
+        "options", [{}, {"last": "drop", "shuffle": False}, {"transform": None}], ids=["shuffled", "as they come", "as read"]
     )
     def test_one_stream_for_any_number_of_workers_and_connections(self, make, options):
         def epochs(num_workers, **more):
