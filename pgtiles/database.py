@@ -14,15 +14,16 @@ import warnings
 import weakref
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from multiprocessing.context import get_spawning_popen
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg import conninfo, sql
 from psycopg.pq import ExecStatus, TransactionStatus
 
-from . import catalog, connecting, copyout
+from . import catalog, connecting, copyout, passwords
 from .connecting import Connection
-from .errors import ConfigError, DatabaseError, MissingError, PgtilesError, PgtilesWarning
+from .errors import ConfigError, DatabaseError, MissingError, PgtilesError, PgtilesWarning, QueryError
 from .retrying import Counters, Retries
 from .template import compose
 from .translating import translate
@@ -76,11 +77,24 @@ class Database:
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"conninfo": self.conninfo, "source": self.source, "patience": self.patience, "timeout": self.timeout}
+        """All but what is this process's own; passwords only for a child that multiprocessing is about to spawn."""
+        state = self._carried()
+        return state if get_spawning_popen() else state | {"conninfo": passwords.without(self.conninfo)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update(state, conninfo=passwords.given_back(state["conninfo"]))
         self._forget()
+
+    def __copy__(self) -> Database:
+        copy = object.__new__(type(self))
+        copy.__setstate__(self._carried())
+        return copy
+
+    def __deepcopy__(self, _: Any) -> Database:
+        return self.__copy__()
+
+    def _carried(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     @property
     def name(self) -> str:
@@ -89,7 +103,8 @@ class Database:
         known = {name: given.get(name) or os.environ.get(f"PG{name.upper()}") for name in ("user", "host", "hostaddr", "port")}
         user, port = known["user"], known["port"]
         dbname = given.get("dbname") or os.environ.get("PGDATABASE") or user or ""
-        where = known["host"] or known["hostaddr"] or "local socket"
+        service = given.get("service") or os.environ.get("PGSERVICE")
+        where = known["host"] or known["hostaddr"] or (f"service {service}" if service else "local socket")
         return f"{f'{user}@' if user else ''}{where}{f':{port}' if port else ''}/{dbname}"
 
     def __repr__(self) -> str:
@@ -251,7 +266,8 @@ class Database:
         with self.connection() as conn:
             conn.execute(BEGIN)
             conn.execute("SET LOCAL enable_seqscan = off")
-            row = conn.execute(sql.SQL("EXPLAIN (FORMAT JSON, VERBOSE) {}").format(statement)).fetchone()
+            explain = sql.SQL("EXPLAIN (FORMAT JSON, VERBOSE) {}").format(statement)
+            row = conn.execute(explain, binary=True).fetchone()  # one statement only, as in `ask`
             conn.execute("ROLLBACK")
         return dict(row[0][0]["Plan"]) if row else {}
 
@@ -264,7 +280,7 @@ class Database:
             conn.execute(BEGIN)
             rest = "on" if timing else "off, SERIALIZE BINARY" if conn.info.server_version >= SERIALIZES else "off"
             options = sql.SQL("ANALYZE, BUFFERS, TIMING {}").format(sql.SQL(rest))
-            rows = conn.execute(sql.SQL("EXPLAIN ({}) {}").format(options, statement)).fetchall()
+            rows = conn.execute(sql.SQL("EXPLAIN ({}) {}").format(options, statement), binary=True).fetchall()
             conn.execute("ROLLBACK")
         return "\n".join(line for (line,) in rows)
 
@@ -329,20 +345,12 @@ def _resolve(url: str | URL | Engine | None) -> tuple[str, str]:
     if not isinstance(url, str):  # an SQLAlchemy URL or Engine
         named: URL = getattr(url, "url", None) or url  # type: ignore[assignment]  # an Engine has one
         if named.get_backend_name() != "postgresql":
-            raise ConfigError(f"{named!r}: expected a PostgreSQL URL, postgresql://user@host:port/dbname")
+            raise ConfigError(f"url={named.drivername}://…: expected a PostgreSQL URL, postgresql://user@host:port/dbname")
         named = named.set(drivername="postgresql+psycopg")
         known = named.get_dialect()().create_connect_args(named)[1]
         settings = {name: str(value) for name, value in known.items() if name != "context"}
         return conninfo.make_conninfo("", fallback_application_name="pgtiles", **settings), source
-    if scheme := re.match(r"(\w+)(?:\+\w+)?://", url):
-        if scheme[1] not in {"postgresql", "postgres"}:
-            raise ConfigError(f"url={scheme[0]}…: expected postgresql://user@host:port/dbname")
-        url = f"postgresql://{url[scheme.end() :]}"
-    try:
-        return conninfo.make_conninfo(url, fallback_application_name="pgtiles"), source
-    except psycopg.ProgrammingError as error:
-        said = re.sub(r'".*"', '"…"', str(error).strip())  # libpq quotes what it stumbles over: maybe the password
-        raise ConfigError(f"url: {said}; expected postgresql://user@host:port/dbname") from None
+    return passwords.normal(url), source
 
 
 def _close(idle: list[Connection], pid: int) -> None:
@@ -359,6 +367,9 @@ def translated(db: Database) -> Iterator[None]:
         raise
     except psycopg.Error as error:
         raise translate(error, db.name) from error
+    except UnicodeEncodeError as error:
+        odd = error.object[error.start : error.end]
+        raise QueryError(f"{db.name}: {odd!r} in the statement is in no text of this database ({error.encoding})") from error
 
 
 _databases = weakref.WeakSet[Database]()

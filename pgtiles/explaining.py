@@ -134,7 +134,7 @@ def _slots(db: Database, tile: Tiles, one: Used) -> dict[str, sql.Composable]:
 
 def _given(db: Database, tile: Tiles, layer: OpenLayer) -> tuple[dict[str, Any], ...]:
     names = ("part", "row", "value", "dimension", "meets", "wide", "high")
-    rows = db.query(over(tile, sql.SQL(layer.features))) if layer.features else []
+    rows = db.ask(over(tile, sql.SQL(layer.features))) if layer.features else []
     return tuple(dict(zip(names, row[1:], strict=True)) for row in rows)
 
 

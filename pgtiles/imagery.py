@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from .canvas import check_dtype
 from .database import Database
-from .errors import ConfigError
+from .errors import ConfigError, QueryError
 from .query import OpenLayer
 from .rasters import open_rasters
 from .resampling import RESAMPLING
 from .tiles import Tiles
 from .timeseries import TimeSeries
+from .usersql import text_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Select, TextClause
@@ -76,6 +77,11 @@ class Imagery:
             raise ConfigError(f"resampling={self.resampling!r}: expected one of {', '.join(RESAMPLING)}")
         if self.max_error is not None and not 0 <= self.max_error < math.inf:
             raise ConfigError(f"max_error={self.max_error!r}: expected pixels, 0 or more")
+        if self.order_by is not None:
+            try:
+                object.__setattr__(self, "order_by", text_of(self.order_by))
+            except QueryError as error:
+                raise ConfigError(f"order_by={self.order_by!r}: {error}") from None
         check_dtype(self.dtype, "native")
         if self.time is not None and not isinstance(self.time, TimeSeries):
             raise ConfigError(f"time={self.time!r}: expected a TimeSeries, such as TimeSeries('acquired', steps=4)")

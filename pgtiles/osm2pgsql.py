@@ -13,6 +13,7 @@ from pathlib import Path
 
 from psycopg import conninfo
 
+from . import passwords
 from .errors import DependencyError, LoadError
 
 STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +")  # heads a message; a line without it goes on with the last one
@@ -62,10 +63,10 @@ def run(program: Path, url: str, file: Path, options: Sequence[str], progress: C
     known = conninfo.conninfo_to_dict(url)
     # libpq's words in English, and not the PROJ data of a Python package, which are of another version
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PROJ_")} | {"LC_ALL": "C"}
-    if "sslpassword" in known:  # libpq has no variable for it
-        raise LoadError("osm2pgsql would show sslpassword to everybody on this machine: use a key without one")
     if password := known.pop("password", None):
         environment["PGPASSWORD"] = str(password)
+    if open_ := [name for name in passwords.SECRETS if name in known]:  # libpq has no variables for them
+        raise LoadError(f"osm2pgsql would show {open_[0]} to everybody on this machine: use a key without one")
     database = conninfo.make_conninfo("", **known)
     command = [str(program), "--log-progress=true", f"--database={database}", *options, str(file.absolute())]
     messages = [Message("", "")]

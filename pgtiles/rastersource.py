@@ -55,6 +55,8 @@ def find_rasters(
         table = db.table(source)
         raster = table.column("raster", column)
         found = _of_table(db, table, raster, order_by, source, time)
+        if order_by:
+            _check_order(db, tiles, found, order_by)
         if overviews and not (order_by or time):
             found = _coarsest(db, tiles, found, table, raster, said)
     else:
@@ -116,6 +118,14 @@ def _of_table(
     return RasterSource(what, name, header.srid, header, text)
 
 
+def _check_order(db: Database, tiles: Tiles, found: RasterSource, order_by: str) -> None:
+    source = guarded(found.text(0, 0), relation(found.srid, tiles.grid.srid))
+    try:
+        db.describe(over(tiles[:1], sql.SQL("SELECT u.place FROM {}").format(source)))
+    except QueryError as error:
+        raise QueryError(f"order_by={order_by!r}: {error}") from None
+
+
 def _of_query(db: Database, tiles: Tiles, query: str, order_by: str | None, srid: int, time: TimeSeries | None) -> RasterSource:
     columns = gate(db, tiles, query, guarded(query, relation(srid, tiles.grid.srid)))
     if "rast" not in columns:
@@ -129,7 +139,7 @@ def _of_query(db: Database, tiles: Tiles, query: str, order_by: str | None, srid
     for count in (16, 256, 4096):  # a sparse one may give rasters for few tiles
         some = tiles[_spread(tiles, count)]
         probe = over(some, sql.SQL("SELECT u.rast::raster AS rast FROM {}").format(source))
-        if (found := catalog.headers(db.query, sql.SQL("({})").format(probe), "rast")) or len(some) == len(tiles):
+        if (found := catalog.headers(db.ask, sql.SQL("({})").format(probe), "rast")) or len(some) == len(tiles):
             break
     if not found:
         raise DataError(f"the query gives no raster for {len(some)} of the {len(tiles)} tiles: do imagery and tiles meet?")

@@ -157,7 +157,7 @@ def too_small(db: Database, plan: Plan, tiles: Tiles) -> list[tuple[OpenLayer, i
     for layer in plan.layers:
         if layer.small:
             try:
-                [(areas, lost)] = db.query(over(tiles[:16], sql.SQL(layer.small)))
+                [(areas, lost)] = db.ask(over(tiles[:16], sql.SQL(layer.small)))
             except (QueryError, MissingError, DataError):
                 continue  # that it can't be read is said, with its tile, when it is read
             counted += [(layer, areas, lost)] if areas else []
@@ -223,7 +223,7 @@ def located(db: Database, plan: Plan, tiles: Tiles, error: PgtilesError) -> Pgti
                 part = next((f", {part}" for part, one in alone if _failure(db, plan.grid, one, tiles[tile])), "")
                 said = f"layer {layer.name!r}{part}, tile {tiles.ids[tile]} at {bounds_of(tiles, tile)}: {again}"
                 if isinstance(again, MissingError) and layer.files:
-                    found = [path for (path,) in db.query(over(tiles[tile], sql.SQL(layer.files))) if path]
+                    found = [path for (path,) in db.ask(over(tiles[tile], sql.SQL(layer.files))) if path]
                     said += f"\nthe files there: {', '.join(sorted(found))}"
                 return type(again)(said)
     return error

@@ -38,7 +38,16 @@ def translate(error: psycopg.Error, where: str) -> PgtilesError:
         said += f"\nthat is what the server of a foreign table said; it was sent: {remote[2]}"
     if not state and isinstance(error, psycopg.OperationalError):
         hint = "is the server up, and does it listen there?"
-        if "password" in said or "authentication" in said or "pg_hba" in said:
+        if "SSL" in said or "certificate" in said:
+            hint = "check sslmode, sslrootcert and, of a key with a password, sslpassword, which is in no pickle"
+        elif "no password supplied" in said:
+            hint = (
+                "give one in the URL, in PGPASSWORD or in ~/.pgpass. Pickles hold no password: one that was unpickled takes "
+                "it from there, or from a PGTILES_URL of the same server and user"
+            )
+        elif "definition of service" in said or "service file" in said:
+            hint = "services are defined in ~/.pg_service.conf, or in the file that PGSERVICEFILE names"
+        elif "password" in said or "authentication" in said or "pg_hba" in said:
             hint = "check the user and the password (in the URL, PGPASSWORD or ~/.pgpass)"
         elif "does not exist" in said:
             hint = "check the database's and the user's name"

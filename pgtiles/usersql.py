@@ -17,6 +17,8 @@ TOKEN = re.compile(
     re.S,
 )
 
+UNKNOWN = re.compile("[\\0\\ud800-\\udfff]")  # characters that PostgreSQL's text has not
+
 
 def text_of(source: str | Select[Any] | TextClause) -> str:
     """A query as plain SQL: without its last semicolon; an SQLAlchemy statement with its parameters written out.
@@ -25,6 +27,8 @@ def text_of(source: str | Select[Any] | TextClause) -> str:
     brackets of ours.
     """
     text = source if isinstance(source, str) else _rendered(source)
+    if odd := UNKNOWN.search(text):
+        raise QueryError(f"the query holds {odd[0]!r}, which no database can: take it out")
     depth, ends = 0, list[int]()  # where the semicolons are that end it
     empty = True
     for start, token in _tokens(text):

@@ -6,7 +6,7 @@ import functools
 import inspect
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -47,7 +47,7 @@ class View:
     size: Annotated[int, typer.Option(help="Pixels along a tile's side.")] = 256
     within: Annotated[str | None, typer.Option(help="xmin,ymin,xmax,ymax in the tiles' SRID; else the whole table.")] = None
     seed: Annotated[int, typer.Option(help="Of the tiles' places.")] = 0
-    url: Url = None
+    url: Url = field(default=None, repr=False)  # it may hold a password
 
     def open(self, db: Database, count: int) -> tuple[Tiles, Plan]:
         """Random tiles on the grid and in the region asked for, and the layers, opened."""

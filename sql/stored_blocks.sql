@@ -6,6 +6,7 @@
 -- rows: rast, place (1 on top), step_time where asked for
 -- index: GiST on ST_ConvexHull(column)
 -- The relation tile stands outside, so that its columns come after the table's: a table may have a column id or time.
-SELECT s.{column} AS rast, row_number() OVER (ORDER BY {order}) AS place{taken}
+SELECT s.{column} AS rast, row_number() OVER (ORDER BY {order}
+) AS place{taken}
 FROM {table} AS s
 WHERE ST_ConvexHull(s.{column}) && ST_Expand(tile.geom, {grow_x}::float8, {grow_y}::float8){when}
