@@ -32,9 +32,9 @@ def normal(url: str) -> str:
     except psycopg.ProgrammingError as error:
         said = re.sub(r'".*"', '"…"', str(error).strip(), flags=re.S)  # libpq quotes what it stumbles over: maybe the password
         raise ConfigError(f"url: {said}; expected postgresql://user@host:port/dbname") from None
-    address, _, _ = url.removeprefix("postgresql://").partition("?")
-    ports = str(conninfo.conninfo_to_dict(made).get("port") or "")
-    if scheme and ("@" in address.partition("/")[2] or address.count("@") > 1 or not re.fullmatch(r"[\d,]*", ports)):
+    known, path = conninfo.conninfo_to_dict(made), url.removeprefix("postgresql://").partition("/")[2]
+    host, port = (str(known.get(name) or "") for name in ("host", "port"))
+    if scheme and ("@" in path.partition("?")[0] or "@" in host or not re.fullmatch(r"[\d,]*", port)):
         raise ConfigError(
             "url: the user's name or the password ends early, at a character that means something in a URL. Write it by its "
             "code, @ as %40, / as %2F, : as %3A, ? as %3F, % as %25: urllib.parse.quote(password, safe='') does"
