@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from psycopg import pq, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from server_helpers import QUICK, scratch
 from sqlalchemy import URL, create_engine, make_url
 
 from pgtiles import Database, Grid, Labels, LocalServer, TileDataset, Tiles, passwords, read
@@ -29,18 +30,14 @@ WHO = sql.SQL("SELECT current_user::text")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server():
     """One that asks for a password, whatever the server of the other tests does."""
-    home = tmp_path_factory.mktemp("secrets")
-    for folder in (home, *home.parents[:2]):
-        folder.chmod(0o755)  # as root, the server runs as another account, which must get there
-    with LocalServer(home / "server", settings={"fsync": "off"}) as server:
+    with scratch() as home, LocalServer(home / "server", settings=QUICK) as server:
         with psycopg.connect(server.url, autocommit=True) as conn:
             conn.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(ROLE), PASSWORD))
             conn.execute("CREATE TABLE roads AS SELECT 1 AS id, ST_MakeEnvelope(0, -32, 32, 0, 3857) AS geom")
             conn.execute("CREATE INDEX ON roads USING gist (geom); GRANT SELECT ON roads TO PUBLIC")
         yield server
-    server.remove()
 
 
 @pytest.fixture(autouse=True)
