@@ -19,6 +19,7 @@ from .errors import ConfigError, DataError, MissingError, QueryError
 from .grid import Grid
 from .template import compose
 from .tiles import Tiles
+from .usersql import UNKNOWN
 
 if TYPE_CHECKING:
     from .features import Source
@@ -84,7 +85,8 @@ def parts_of(given: Mapping[str, Any], kind: str) -> list[tuple[str, int | None,
     for name, said in given.items():
         number, source = said if isinstance(said, tuple) and len(said) == 2 and kind == "class" else (None, said)
         whole = number is None or (isinstance(number, int) and not isinstance(number, bool))
-        if not isinstance(name, str) or not name or not whole or not (isinstance(source, str) or hasattr(source, "compile")):
+        named = isinstance(name, str) and name and not UNKNOWN.search(name)
+        if not named or not whole or not (isinstance(source, str) or hasattr(source, "compile")):
             numbered = ", or (value, SQL) with a whole number" if kind == "class" else ""
             raise ConfigError(f"{kind} {name!r}: {said!r:.80}: expected a name, and for it SQL or a table{numbered}")
         found.append((name, number, source))

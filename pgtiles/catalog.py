@@ -16,6 +16,7 @@ from psycopg import sql
 
 from .errors import ConfigError, DataError, MissingError
 from .template import compose
+from .usersql import UNKNOWN
 
 Query = Callable[[sql.Composed], list[tuple[Any, ...]]]
 
@@ -125,6 +126,8 @@ def is_table_name(text: str) -> bool:
 def parts(name: str) -> list[str]:
     """A table name's parts as SQL reads them: folded to lower case unless quoted."""
     match = TABLE_NAME.fullmatch(name)
+    if odd := UNKNOWN.search(name):
+        raise ConfigError(f"the table name {name!r} holds {odd[0]!r}, which no name in a database can")
     if not match:
         raise ConfigError(f'{name!r} is no table name: expected table, schema.table, or quoted as in "My Schema"."T"')
     return [p[1:-1].replace('""', '"') if p[0] == '"' else p.translate(FOLDED) for p in match.groups() if p]

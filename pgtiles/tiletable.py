@@ -17,6 +17,7 @@ from .errors import ConfigError, LoadError, MissingError
 from .keeping import ID, ORDER, OURS, Json, Kept, as_it_was, is_ours, noted_in, own_columns
 from .regions import Answers, column_of
 from .template import compose
+from .usersql import UNKNOWN
 
 
 class Keeps(Answers, Protocol):
@@ -33,8 +34,8 @@ def write(db: Keeps, table: str, tiles: Kept, replace: bool) -> None:
     *schemas, name = catalog.parts(table)
     if len(name.encode()) > 63:
         raise ConfigError(f"table {name!r} has a name of {len(name.encode())} bytes: PostgreSQL allows 63")
-    if long := [column for column in tiles.columns if len(column.encode()) > 63]:
-        raise ConfigError(f"column {long[0]!r}: PostgreSQL allows names of 63 bytes")
+    if odd := [column for column in tiles.columns if UNKNOWN.search(column) or len(column.encode()) > 63]:
+        raise ConfigError(f"column {odd[0]!r}: PostgreSQL allows names of 63 bytes, in UTF-8")
     with db.connection() as conn, conn.transaction():
         row = conn.execute(compose("new_table", schema=schemas[0] if schemas else None, name=name)).fetchone()
         schema, known, text, kind = row  # type: ignore[misc]  # always one row

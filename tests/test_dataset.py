@@ -427,7 +427,8 @@ class TestWhichTiles:
 
 
 class TestConnections:
-    def test_none_is_held_before_it_is_needed(self, make, backends):
+    def test_none_is_held_before_it_is_needed(self, make, backends, world, monkeypatch):
+        monkeypatch.setenv("PGTILES_URL", world.url)  # pickles hold no password
         dataset = make()
         assert settles(lambda: not backends())
         again = pickle.loads(pickle.dumps(dataset))
@@ -437,7 +438,8 @@ class TestConnections:
         again.close()
         assert settles(lambda: not backends())
 
-    def test_a_pickled_dataset_is_the_same(self, make):
+    def test_a_pickled_dataset_is_the_same(self, make, world, monkeypatch):
+        monkeypatch.setenv("PGTILES_URL", world.url)  # pickles hold no password
         dataset, fresh = make(transform=drawn), make(transform=drawn)
         assert digest(dataset) == digest(fresh)
         data = pickle.dumps(dataset)

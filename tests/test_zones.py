@@ -57,8 +57,9 @@ class TestReading:
         for n in range(len(mixed)):
             np.testing.assert_array_equal(batch["image"][n], pixels(db.folder, mixed[n]))
 
-    def test_a_dataset_has_one_order_whatever_reads_it(self, zones):
+    def test_a_dataset_has_one_order_whatever_reads_it(self, zones, monkeypatch):
         db, tiles = zones
+        monkeypatch.setenv("PGTILES_URL", db.conninfo)  # pickles hold no password
         x, y = CORNERS[32633]
         layers = {
             "image": IMAGE,

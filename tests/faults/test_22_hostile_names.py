@@ -168,18 +168,14 @@ def same(got, expected):
 
 
 def look(url, names, twin):
-    """Each layer alone, then all in one statement, under keys that are hostile too."""
+    """All layers by one statement, under keys that are hostile too."""
     every = layers(names)
     with Database(url) as db, warnings.catch_warnings():
         warnings.simplefilter("ignore", PgtilesWarning)
-        for name, layer in every.items():
-            same(read(db, tiles(), {name: layer}), twin[name])
-        keys = {f"{names.word} {name}": layer for name, layer in every.items()}
-        together = read(db, tiles(), keys)
+        got = read(db, tiles(), {f"{names.word} {name}": layer for name, layer in every.items()})
         for name in every:
-            for key, values in twin[name].items():
-                if key.startswith(name):
-                    same({"": together[f"{names.word} {key}"]}, {"": values})
+            expected = {f"{names.word} {key}": values for key, values in twin[name].items() if key.startswith(name)}
+            same({key: got[key] for key in expected}, expected)
         dataset = TileDataset(db, tiles(), {names.word + "!": every["classes"]}, batch_size=4)
         assert sum(int(batch[names.word + "!"].sum()) for batch in dataset) == int(twin["classes"]["classes"].sum())
         assert sorted(dataset.classes[names.word + "!"].values()) == sorted([names.word, names.word + "+"])
@@ -190,7 +186,7 @@ def test_each_kind_of_layer_reads_the_right_rows(name, url, named, twin):
     look(url, named(name), twin)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.one_of(
     st.text(alphabet=st.sampled_from("\"'`;:%{}$\\/*-()[]., \n\tEeUux&?!aß🗺\u0301\u202e1"), min_size=1, max_size=40),
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=63),
@@ -199,7 +195,7 @@ def test_so_it_is_with_names_that_nobody_thought_of(name, url, named, twin):
     look(url, named(name), twin)
 
 
-@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.parametrize("name", HOSTILE[::2], ids=range(0, len(HOSTILE), 2))
 def test_tiles_carry_such_columns_and_values(name, url, named):
     n, plain = named(name), Names("", hostile=False)
 
@@ -268,8 +264,8 @@ def test_they_are_checked_explained_and_baked(name, url, named, twin):
 
 
 @pytest.mark.parametrize("name", ["a\0b", "\ud800", "", "x" * 64, "ß" * 32, '"; DROP TABLE public.canary; --', "a b; DROP TABLE public.canary", "public.canary; DROP TABLE public.canary"])  # fmt: skip
-def test_what_can_be_no_name_is_a_clean_error(name, url, world):
-    raw, marked = [name, quoted(name), f"public.{quoted(name)}"], fit(name, "") if "\ud800" not in name else name
+def test_what_can_be_no_name_is_a_clean_error(name, url):
+    raw = [name, quoted(name), f"public.{quoted(name)}"]
     with Database(url) as db, warnings.catch_warnings():
         warnings.simplefilter("ignore", PgtilesWarning)
         twin = Names("", hostile=False)
@@ -289,8 +285,7 @@ def test_what_can_be_no_name_is_a_clean_error(name, url, world):
         ):  # fmt: skip
             with pytest.raises(PgtilesError) as error:
                 wrong()
-            str(error.value).encode("utf-8", "backslashreplace")
-    assert marked is not None
+            assert str(error.value)
 
 
 @pytest.mark.parametrize("word", ["a\0b", "\ud800"])
