@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test lint bench bench-quick bench-page bench-peers docs clean postgis
+.PHONY: demo test test-faults lint bench bench-quick bench-page bench-peers docs clean postgis
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -17,6 +17,10 @@ demo: $(READY) postgis  ## train a road model on a real scene, straight out of P
 test: $(READY)  ## all tests, against servers that they start themselves (or PGTILES_TEST_URL, one test after the other)
 	@PYTHON=$(BIN)/python ./.ci/postgis tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(if $(PGTILES_TEST_URL),,-n 2 --dist loadfile)
+
+test-faults: $(READY)  ## kill, cut and starve the database while it is read, and print what happened; servers of its own
+	@PYTHON=$(BIN)/python ./.ci/postgis tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from multiprocessing.context import get_spawning_popen
+from typing import Any, NamedTuple
 
 import torch
 
@@ -37,6 +38,20 @@ class Course:
         self._agreed = shared(SLOTS, 4)  # key, number from 1 on, epoch, batches
         self._told = shared(WORKERS)  # of each worker, the number of what it was told last
         self._count = shared(2)  # how often workers agreed, and whether they did so last
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Shared with a process that is being started; elsewhere, what the next iteration reads."""
+        if get_spawning_popen():
+            return self.__dict__
+        return {"_next": self._next.tolist(), "_resumed": self._resumed.tolist()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "_told" in state:
+            self.__dict__.update(state)
+            return
+        self.__init__()  # type: ignore[misc]
+        for name, values in state.items():
+            getattr(self, name)[:] = torch.tensor(values)
 
     @property
     def next(self) -> Place:

@@ -26,6 +26,7 @@ from .draws import Draws, Fresh, repeats
 from .errors import ConfigError, DataError, PgtilesWarning
 from .loader import Cursor, Loader, Sample, WayBack
 from .newtable import Progress
+from .orphans import go_with_parent
 from .parcel import Piece
 from .pixels import Pixels
 from .query import Layer
@@ -295,6 +296,7 @@ class TileDataset(IterableDataset[Sample]):
         return self._stream(cursor, *((0, 1) if info is None else (info.id, info.num_workers)))
 
     def _begin_in_worker(self, info: WorkerInfo) -> Cursor:
+        go_with_parent()
         if self.way_back is not None:
             place = Place(*self.way_back.place.tolist())
         elif self._loaded is not None:

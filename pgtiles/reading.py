@@ -6,8 +6,10 @@ that already lies on its tile's pixels; all that is left to do is to paste it (s
 
 from __future__ import annotations
 
+import pickle
 import struct
 import warnings
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -27,6 +29,7 @@ Sample = dict[str, Any]  # an array a key, with a row a tile; a list of arrays, 
 
 ROW = struct.Struct(">hiiihiiidi")  # 5 fields, each with its length in front: int4, int2, int4, float8, bytea
 ROW_LENGTHS = (5, 4, 2, 4, 8)
+NAMED = struct.Struct(">6xi4xh")  # tile and layer alone
 RESERVED = ("bounds", "tile_id")
 
 
@@ -82,6 +85,13 @@ class Plan:
                         f"{plan.grid.srid}: a batch holds one kind; dtype= makes them so"
                     )
         return cls(tiles.grid, one.layers, plans)
+
+    def __getstate__(self) -> bytes:
+        """Compressed: it is SQL nearly all, of which layers repeat most, and goes to every worker."""
+        return zlib.compress(pickle.dumps(self.__dict__))
+
+    def __setstate__(self, state: bytes) -> None:
+        self.__dict__.update(pickle.loads(zlib.decompress(state)))
 
     def statement(self, tiles: Tiles) -> sql.Composed:
         """The statement that reads these tiles."""
@@ -260,6 +270,8 @@ class _Canvas:
         if (fields, l1, l2, l3, l4) != ROW_LENGTHS or length != len(row) - ROW.size:
             raise self._null(row)
         if (number, tile) != self.at:
+            if not (0 <= number < len(self.layers) and 0 <= tile < len(self.tiles)):
+                raise DataError(f"the server sent a row of layer {number}, tile {tile}, which nobody asked for")
             self.at, self.met, self.joined = (number, tile), False, False
         elif n <= self.n:
             raise DataError(f"{self._where(number, tile)}: the server sent row {n} after {self.n}")
@@ -291,7 +303,9 @@ class _Canvas:
         return arrays
 
     def _null(self, row: bytes | bytearray | memoryview) -> PgtilesError:
-        tile, number = struct.unpack_from(">i", row, 6)[0], struct.unpack_from(">h", row, 14)[0]
+        tile, number = NAMED.unpack_from(row) if len(row) >= NAMED.size else (-1, -1)
+        if not (0 <= number < len(self.layers) and 0 <= tile < len(self.tiles)):
+            return DataError(f"the server sent a row of {len(row)} bytes that is none of ours: {bytes(row[:40]).hex()}")
         return DataError(
             f"{self._where(number, tile)}: a row's value is NULL: say what it shall be, COALESCE(…, 0) AS value, "
             "or leave the row out with WHERE"

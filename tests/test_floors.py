@@ -14,6 +14,7 @@ FLOORS = [
         "grid",
         "order",
         "ahead",
+        "orphans",
         "faults",
         "wkb",
         "samples",
