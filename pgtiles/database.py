@@ -24,7 +24,7 @@ from psycopg.pq import ExecStatus, TransactionStatus
 from . import catalog, connecting, copyout, passwords
 from .connecting import Connection
 from .errors import ConfigError, DatabaseError, MissingError, PgtilesError, PgtilesWarning, QueryError
-from .retrying import Counters, Retries
+from .retrying import TRIES_SLOW, Counters, Retries
 from .template import compose
 from .translating import translate
 
@@ -159,13 +159,14 @@ class Database:
             conn.close()
         self._retries.lost(len(dropped))
 
-    def retry(self, work: Callable[[], T], what: Callable[[], str]) -> T:
+    def retry(self, work: Callable[[], T], what: Callable[[], str], tries_slow: int = TRIES_SLOW) -> T:
         """What `work`, which reads a batch, gives; done again, whole, as long as it fails in a way that passes.
 
-        what: says what it reads, for the error. Raises `OutageError`, `PoisonError` or `SlowError` where it is given up, and
-        at once what would fail again. See `faults` for what passes, and `retrying` for how often.
+        what: says what it reads, for the error. tries_slow: that it has where the server stops it. Raises `OutageError`,
+        `PoisonError` or `SlowError` where it is given up, and at once what would fail again. See `faults` for what passes, and
+        `retrying` for how often.
         """
-        return self._retries.run(work, what, self._drop)
+        return self._retries.run(work, what, self._drop, tries_slow)
 
     def interrupt(self, threads: Collection[int]) -> None:
         """Have these threads, by their identifiers, stop what they wait for, on the server too: it raises there, at once."""

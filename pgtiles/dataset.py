@@ -20,7 +20,7 @@ from torch.utils.data._utils.worker import WorkerInfo
 
 from . import order, ranks, resuming, surviving
 from .ahead import ahead
-from .course import MOST, Course, Place
+from .course import Course, Place
 from .database import Database
 from .draws import Draws, Fresh, repeats
 from .errors import ConfigError, DataError, PgtilesWarning
@@ -31,9 +31,9 @@ from .parcel import Piece
 from .pixels import Pixels
 from .query import Layer
 from .ranks import Rank
-from .reading import Plan, lost_in_words, too_small
+from .reading import Plan, Skipped, lost_in_words, too_small
 from .splits import Split
-from .stats import Stats, Tally
+from .stats import SharedStats, Stats
 from .tiles import Tiles
 from .timeseries import Steps
 
@@ -45,9 +45,10 @@ if TYPE_CHECKING:  # what most trainings never ask for is imported when it is as
 
 Transform = Callable[[Sample, torch.Generator], Sample]
 Empty = tuple[int, ...]  # of each layer, how many of a batch's tiles nothing came to
-Skipped = list[int]  # ids of tiles that could not be read
+Read = tuple[Any, Empty, tuple[Skipped, ...]]  # arrays or a parcel, and what is missing
 
 ON_ERROR = "raise", "skip"
+ENOUGH = 64  # tiles that are skipped one after the other, before it is said that something else is wrong
 FEW = 0.01  # of the areas: that fewer cover no pixel's centre is worth no warning (`pgtiles check` tells)
 SINGLE = 16  # tiles that one statement reads where tiles are handed out one by one
 
@@ -71,7 +72,8 @@ class TileDataset(IterableDataset[Sample]):
         else the environment (RANK, WORLD_SIZE). Each rank reads its part of every global batch, world_size times batch_size
         tiles.
     on_error: "raise", or "skip": a tile that can't be read is left out of its batch; `stats` tells which. That the
-        server can't be reached, or that a query is wrong, is raised all the same.
+        server can't be reached, or that a query is wrong, is raised all the same; so is a batch of which nothing is left, where
+        other ranks, or the workers of a DataLoader that is not `loader()`'s, wait for one.
 
     A batch is a dict of tensors: one per layer, (B, bands, H, W) or (B, H, W), ``bounds`` (B, 4) float64 in CRS units as
     xmin, ymin, xmax, ymax, and ``tile_id`` (B,) int64.
@@ -112,15 +114,15 @@ class TileDataset(IterableDataset[Sample]):
         self.tiles, self.layers = self._first_tiles(tiles, seed), dict(layers)
         self.batch_size, self.shuffle, self.last = batch_size, shuffle, last
         self.seed, self.connections, self.transform, self.on_error = seed, connections, transform, on_error
-        self._check_last()
+        self.check_last()
         self.plan = Plan.open(self.db, self.tiles, layers)
         self.classes = {layer.name: layer.classes for layer in self.plan.layers if layer.classes}
         for layer, areas, lost in too_small(self.db, self.plan, self.tiles):
             if lost >= FEW * areas:
                 warnings.warn(lost_in_words(layer, areas, lost, self.tiles.grid), PgtilesWarning, stacklevel=2)
         self.db.close()
-        self._course, self._tally = Course(), Tally()
-        self._cursor: Cursor | None = None  # of the iteration begun last
+        self._course, self._stats = Course(), SharedStats(self.db.counters)
+        self.cursor: Cursor | None = None  # of the iteration begun last
         self._loaded: Place | None = None  # in a worker of another DataLoader, that its state was loaded
         self._iterations = 0  # that a worker of another DataLoader has begun
         self._spawned: Rank | None = None  # what the process that sent us to a worker knew of ranks
@@ -128,7 +130,7 @@ class TileDataset(IterableDataset[Sample]):
         self._parcel = 0  # bytes of a batch, as a worker has found
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_spawned": ranks.initialised(), "_cursor": None}
+        return self.__dict__ | {"_spawned": ranks.initialised(), "cursor": None}
 
     @staticmethod
     def _first_tiles(tiles: Tiles | Draws[Tiles], seed: int) -> Tiles:
@@ -151,7 +153,8 @@ class TileDataset(IterableDataset[Sample]):
     def _count(self) -> int:
         return len(self.tiles if self.draws is None else self.draws)
 
-    def _check_last(self) -> None:
+    def check_last(self) -> None:
+        """Raise `ConfigError` where the ranks would not have equally many batches, and nobody said that they need not."""
         world_size = self.rank.world_size
         left = order.left_over(self._count, unit=self.batch_size or 1, world_size=world_size)
         if self.last == "even" and 0 < left < world_size:
@@ -174,7 +177,7 @@ class TileDataset(IterableDataset[Sample]):
         if not isinstance(epoch, int) or epoch < 0:
             raise ConfigError(f"epoch={epoch!r}: expected a whole number, 0 or more")
         self._course.turn_to(epoch)
-        self._cursor = None
+        self.cursor = None
 
     @cached_property
     def fingerprint(self) -> resuming.State:
@@ -195,8 +198,8 @@ class TileDataset(IterableDataset[Sample]):
                 "this DataLoader's workers don't tell what it has handed out: use dataset.loader(), whose state_dict() this "
                 "is, or torchdata's StatefulDataLoader, which has one of its own"
             )
-        ended = self._cursor is None or (self._cursor.done and not in_worker)
-        place = self._course.next if ended or self._cursor is None else self._cursor.place
+        ended = self.cursor is None or (self.cursor.done and not in_worker)
+        place = self._course.next if ended or self.cursor is None else self.cursor.place
         return resuming.state(self, self.rank.world_size, *place)
 
     def load_state_dict(self, state: resuming.State) -> None:
@@ -206,7 +209,7 @@ class TileDataset(IterableDataset[Sample]):
         ranks are not those of the checkpoint: the batches to come would not be those that were still to come.
         """
         place, info = Place(*resuming.place(self, self.rank.world_size, state)), get_worker_info()
-        self._cursor = None
+        self.cursor = None
         if info is None:
             self._course.resume(place)
         else:  # StatefulDataLoader's workers have a state each, by which they begin, and go on to the next epoch
@@ -220,18 +223,24 @@ class TileDataset(IterableDataset[Sample]):
         Trainers that count epochs by themselves, as Lightning does, go on with that one. `set_epoch` still finds the other.
         """
         place = self._course.next
-        if place.batches and place.batches >= len(self):
+        batches = order.count_units(self._count, unit=self.batch_size or 1, last=self.last, world_size=self.rank.world_size)
+        if place.batches >= batches > 0:  # of rank 0, which has all
             self._course.go_to(Place(place.epoch + 1))
 
     def stats(self) -> Stats:
         """What has happened while reading: retries, tiles skipped, bytes; of this process and of all workers."""
-        self._tally.add(self.db.counters)
-        return self._tally.sum()
+        self._stats.add(self.db.counters)
+        return self._stats.sum()
 
     def begin(self) -> Cursor:
         """Begin an iteration, in the process that holds the dataset; its workers follow."""
-        self._cursor = Cursor(self._course.begin(), stride=1)
-        return self._cursor
+        self.cursor = Cursor(self._course.begin(), stride=1)
+        return self.cursor
+
+    def take_back(self, cursor: Cursor) -> None:
+        """Undo `begin`, where the iteration did not come about."""
+        self._course.resume(cursor.began)
+        self.cursor = None
 
     def loader(self, *, num_workers: int = 0, **kwargs: Any) -> Loader:
         """A DataLoader with the right settings: batches come from the dataset, in the same order for any num_workers.
@@ -241,6 +250,8 @@ class TileDataset(IterableDataset[Sample]):
         Workers help where a transform needs cores; for reading alone, ``connections`` serve better. Further arguments are those
         of `torch.utils.data.DataLoader`.
         """
+        if not kwargs.get("in_order", True):
+            raise ConfigError("loader(in_order=False): batches come in their order, or no checkpoint could say which had come")
         if not_ours := {"batch_size", "shuffle", "sampler", "batch_sampler", "drop_last"} & kwargs.keys():
             raise ConfigError(f"loader({', '.join(sorted(not_ours))}=…): the dataset itself decides on batches and their order")
         return Loader(self, num_workers=num_workers, **{"persistent_workers": num_workers > 0} | kwargs)
@@ -290,10 +301,13 @@ class TileDataset(IterableDataset[Sample]):
 
     def __iter__(self) -> Iterator[Sample]:
         info = get_worker_info()
-        cursor = self.begin() if info is None else self._begin_in_worker(info)
-        self._check_last()  # ranks may be known only by now
-        # a generator of its own, so that the epoch is fixed here and now
-        return self._stream(cursor, *((0, 1) if info is None else (info.id, info.num_workers)))
+        if info is None:
+            return self._stream_here()
+        return self._stream(self._begin_in_worker(info), info.id, info.num_workers)
+
+    def _stream_here(self) -> Iterator[Sample]:
+        self.check_last()  # ranks may be known only by now
+        yield from self._stream(self.begin(), 0, 1)  # by now: an iterator that nobody asks uses up no epoch
 
     def _begin_in_worker(self, info: WorkerInfo) -> Cursor:
         go_with_parent()
@@ -302,10 +316,10 @@ class TileDataset(IterableDataset[Sample]):
         elif self._loaded is not None:
             place, self._loaded = self._loaded, None
         else:  # what the workers of one iteration have in common is torch's seed, and how often they were asked with it
-            place = self._course.agree(info.id, (info.seed - info.id + self._iterations) % MOST)
+            place = self._course.agree(info.id, (info.seed - info.id + self._iterations, info.num_workers))
             self._iterations += 1
-        self._cursor = Cursor(place, stride=info.num_workers)
-        return self._cursor
+        self.cursor = Cursor(place, stride=info.num_workers)
+        return self.cursor
 
     def _stream(self, cursor: Cursor, worker: int, workers: int) -> Iterator[Any]:
         (epoch, start), rank = cursor.began, self.rank
@@ -316,31 +330,35 @@ class TileDataset(IterableDataset[Sample]):
         mine = order.share(units, worker=worker, workers=workers)
         if self.batch_size is None:  # one statement reads many tiles all the same
             mine = [np.concatenate(mine[k : k + SINGLE]) for k in range(0, len(mine), SINGLE)]
-        counted = np.zeros(1 + len(self.plan.layers), int)
+        counted, in_a_row = np.zeros(2 + len(self.plan.layers), int), 0
         back = self.way_back
         packed = back is not None and back.unpacks and self.batch_size is not None and self.transform is None
         read = self._packed if packed else self._read
         parts = (tiles[unit] for unit in mine)
         batches = ahead(read, parts, threads=self.connections, interrupt=self.db.interrupt)
         for unit, (sample, empty, skipped) in zip(mine, batches, strict=True):
-            missing = np.isin(tiles.ids[unit], skipped)
-            counted += (len(unit) - len(skipped), *empty)
-            self._tally.add(self.db.counters, skipped)
+            missing = np.isin(np.arange(len(unit)), [tile.at for tile in skipped])
+            counted += (len(unit) - len(skipped), len(skipped), *empty)
+            self._stats.add(self.db.counters, [tile.tile_id for tile in skipped])
+            in_a_row = in_a_row + len(skipped) if missing.all() else 0
+            if in_a_row >= ENOUGH:
+                raise DataError(f"{in_a_row} tiles in a row can't be read, so it is not the tiles; the last: {skipped[-1].why}")
             whole = [None if missing.all() else sample]
             handed = whole if packed else self._handed(sample, missing, epoch, again[unit])
             if None in handed and not self._may_lack(workers):
                 raise DataError(
-                    f"tiles {', '.join(map(str, skipped))} can't be read, and with them all of a batch would be left out, in "
-                    "whose place other ranks, or this DataLoader, need one: on_error='skip' leaves out single tiles only. The "
-                    "log says why"
+                    f"tiles {', '.join(str(tile.tile_id) for tile in skipped)} can't be read, and with them a whole batch "
+                    "would be left out, in whose place other ranks, or this DataLoader, need one: on_error='skip' leaves out "
+                    f"tiles of a batch only. The last: {skipped[-1].why}"
                 )
             for one in handed:
+                self.cursor = cursor
                 cursor.count += 1  # before it is handed out: whoever asks for the state then has it already
                 if one is not None or back is not None:  # the main process counts what it gets, and drops None
                     yield one
         cursor.done = True
         if back is not None:
-            back.tally[worker] = torch.from_numpy(counted)  # the main process sums up and reports
+            back.counted[worker] = torch.from_numpy(counted)  # the main process sums up and reports
         else:
             self.report(counted.tolist(), cursor.began)
 
@@ -348,17 +366,17 @@ class TileDataset(IterableDataset[Sample]):
         """Whether of what is handed out one may be missing, and the others still come in order, as many on each rank."""
         return self.rank.world_size == 1 and (workers == 1 if self.way_back is None else self.way_back.unpacks)
 
-    def _read(self, tiles: Tiles) -> tuple[Any, Empty, Skipped]:
+    def _read(self, tiles: Tiles) -> Read:
         batch = surviving.read(self.db, self.plan, tiles, skip=self.on_error == "skip")
-        return batch.sample, batch.empty, [tile_id for tile_id, _ in batch.skipped]
+        return batch.sample, batch.empty, batch.skipped
 
-    def _packed(self, tiles: Tiles) -> tuple[Any, Empty, Skipped]:
+    def _packed(self, tiles: Tiles) -> Read:
         """The same in a parcel. The first one of a worker is copied into it, and tells how large the next ones are."""
         piece = Piece(self._parcel)
         batch = surviving.read(self.db, self.plan, tiles, piece.zeros, skip=self.on_error == "skip")
         parcel = piece.pack(batch.sample)
         self._parcel = max(self._parcel, len(parcel.bytes))
-        return parcel, batch.empty, [tile_id for tile_id, _ in batch.skipped]
+        return parcel, batch.empty, batch.skipped
 
     def _handed(
         self, sample: Mapping[str, NDArray[Any]], missing: NDArray[np.bool_], epoch: int, again: NDArray[np.int64]
@@ -394,12 +412,14 @@ class TileDataset(IterableDataset[Sample]):
         return torch.Generator().manual_seed(int(mixed) % 2**63)
 
     def report(self, counted: list[int], place: Place) -> None:
-        """Warn of what an epoch, or its rest from there on, lacked: counted are the tiles read, and for each layer those to
-        which nothing came.
+        """Warn of what an epoch, or its rest from there on, lacked: counted are the tiles read, those skipped, and for each
+        layer those to which nothing came. Raises `DataError` where none could be read.
         """
-        (read, *empty), (epoch, skipped) = counted, place
+        (read, skipped, *empty), (epoch, before) = counted, place
+        if skipped and not read:
+            raise DataError(f"none of {skipped} tiles of epoch {epoch} could be read; the log says why of each")
         for layer, missing in zip(self.plan.layers, empty, strict=True):
-            if layer.path in {"burned", "listed"} and missing == read > 0 == skipped:
+            if layer.path in {"burned", "listed"} and missing == read > 0 == before:
                 text = f"no row of the query met any of the {read} tiles of epoch {epoch}: do labels and tiles meet?"
             elif missing and isinstance(layer.sheet, Pixels | Steps):
                 text = f"{missing} of {read} tiles of epoch {epoch} have no imagery at all, and hold {layer.sheet.filled}"

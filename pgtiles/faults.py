@@ -25,12 +25,13 @@ class Kind(Enum):
 GONE = {"57P01", "57P02"}  # the server's process for us was ended
 AWAY = {"57P03", "57P05", "53300"}  # the server starts or stops; the session idled for too long; no slot is left
 AGAIN = {"40001", "40P01", "25P03", "55P03"}  # conflict, deadlock, idle in transaction, a lock that was not to be had
-STOPPED = "57014"
+STOPPED = {"57014", "25P04", "53200"}  # out of time, by either limit; out of memory, which others may have taken
 # A failed connect has no code, only the server's words.
 REFUSED = re.compile(
     r"authentication failed|no password supplied|does not exist|no pg_hba\.conf entry|pg_hba\.conf rejects|permission denied"
-    r"|not permitted to log in|not currently accepting connections|certificate verify failed|does not support SSL"
-    r"|unsupported startup parameter"
+    r"|not permitted to log in|not currently accepting connections|does not support SSL|unsupported startup parameter"
+    r"|certificate verify failed|certificate has expired|does not match host name|private key file|channel binding"
+    r"|definition of service|invalid (port|sslmode|channel_binding|require_auth|sslcertmode)"
 )
 # Classes of errors that one tile's data may bring about while others read well.
 OF_TILES = {
@@ -56,7 +57,7 @@ def kind(error: BaseException | None) -> Kind:
         return Kind.LOST
     if error.sqlstate in AGAIN:
         return Kind.AGAIN
-    return Kind.SLOW if error.sqlstate == STOPPED else Kind.PERMANENT
+    return Kind.SLOW if error.sqlstate in STOPPED else Kind.PERMANENT
 
 
 def ended(error: BaseException | None) -> bool:

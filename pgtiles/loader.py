@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from .course import Place, shared
 from .database import Database
-from .errors import DatabaseError, PgtilesWarning
+from .errors import ConfigError, DatabaseError, PgtilesWarning
 from .parcel import Parcel
 from .ranks import Rank
 from .reading import Plan
@@ -27,13 +27,14 @@ class WayBack(NamedTuple):
     """How workers of our own DataLoader and the main process reach each other, besides by batches.
 
     place: epoch and global batches from which they read.
-    tally: a row for each worker: the tiles it read in this epoch, and for each layer those to which nothing came.
+    counted: a row for each worker: the tiles it read in this epoch, those it skipped, and for each layer those to which nothing
+        came.
     unpacks: whether the main process unpacks parcels, and drops what stands for a batch that was skipped: not where somebody
         else's function sees batches first.
     """
 
     place: torch.Tensor
-    tally: torch.Tensor
+    counted: torch.Tensor
     unpacks: bool
 
 
@@ -60,10 +61,13 @@ class Streamed(Protocol):
     plan: Plan
     connections: int
     way_back: WayBack | None
+    cursor: Cursor | None
 
     @property
     def rank(self) -> Rank: ...  # noqa: D102
+    def check_last(self) -> None: ...  # noqa: D102
     def begin(self) -> Cursor: ...  # noqa: D102
+    def take_back(self, cursor: Cursor) -> None: ...  # noqa: D102
     def report(self, counted: list[int], place: Place) -> None: ...  # noqa: D102
     def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
     def load_state_dict(self, state: Any) -> None: ...  # noqa: D102
@@ -79,35 +83,50 @@ class Loader(DataLoader[Sample]):
     def __init__(self, dataset: Any, *, num_workers: int, **kwargs: Any) -> None:
         super().__init__(dataset, batch_size=None, num_workers=num_workers, **kwargs)
         self.stream: Streamed = dataset
-        self.way_back = self._way_back()
+        self.way_back, self._iteration = self._way_back(), 0
         state_bound(dataset, num_workers)
 
     def _way_back(self) -> WayBack:
         unpacks = self.collate_fn is torch.utils.data._utils.collate.default_convert
-        return WayBack(shared(len(Place._fields)), shared(self.num_workers, 1 + len(self.stream.plan.layers)), unpacks)
+        return WayBack(shared(len(Place._fields)), shared(self.num_workers, 2 + len(self.stream.plan.layers)), unpacks)
 
     def __iter__(self) -> Any:
         if not self.num_workers:
             return super().__iter__()  # the dataset's own __iter__ does it all
         if not self.persistent_workers:
             self.way_back = self._way_back()  # workers of an iteration that still runs go on with theirs
+        self.stream.check_last()  # ranks may be known only by now
         cursor = self.stream.begin()
+        self._iteration += 1
         self.way_back.place[:] = torch.tensor(cursor.began)
-        self.way_back.tally.zero_()  # before the workers start: a short epoch is read while nobody has asked for a batch
+        self.way_back.counted.zero_()  # before the workers start: a short epoch is read while nobody has asked for a batch
         self.stream.way_back = self.way_back
         try:
             batches = super().__iter__()
+        except BaseException:
+            self.stream.take_back(cursor)
+            raise
         finally:
             self.stream.way_back = None  # they have it by now; workers of another DataLoader report for themselves
-        return self._handed_out(batches, cursor, self.way_back.tally)
+        return self._handed_out(batches, cursor, self.way_back.counted, self._iteration)
 
-    def _handed_out(self, batches: Iterator[Any], cursor: Cursor, tally: torch.Tensor) -> Iterator[Sample]:
-        for batch in batches:
+    def _handed_out(self, batches: Iterator[Any], cursor: Cursor, counted: torch.Tensor, number: int) -> Iterator[Sample]:
+        while True:
+            if self.persistent_workers and number != self._iteration:
+                raise ConfigError(
+                    "a newer iteration has taken over the workers of this loader: make a loader for each, or give "
+                    "persistent_workers=False"
+                )
+            try:
+                batch = next(batches)
+            except StopIteration:
+                break
+            self.stream.cursor = cursor
             cursor.count += 1  # now: whoever asks for the state has this one already
             if batch is not None or not self.way_back.unpacks:  # else all its tiles were skipped
                 yield batch.unpack() if isinstance(batch, Parcel) else batch
         cursor.done = True
-        self.stream.report(tally.sum(dim=0).tolist(), cursor.began)
+        self.stream.report(counted.sum(dim=0).tolist(), cursor.began)
 
     def __len__(self) -> int:
         return len(self.stream)

@@ -141,13 +141,21 @@ def _named(name: str, said: str) -> str:
     return f"layer {name!r}, {said}" if said.startswith(("class ", "band ", "coverage: ")) else f"layer {name!r}: {said}"
 
 
+class Skipped(NamedTuple):
+    """A tile that can't be read."""
+
+    at: int  # its position among the tiles that were asked for
+    tile_id: int
+    why: str
+
+
 class Batch(NamedTuple):
     """What one statement gave."""
 
     sample: Sample
     empty: tuple[int, ...]  # of each layer, how many tiles no fragment reached
     united: tuple[int, ...]  # of each layer, for how many tiles ST_Union joined the source, the slow exception
-    skipped: tuple[tuple[int, str], ...] = ()  # tiles that are not in it because they can't be read: id, and why
+    skipped: tuple[Skipped, ...] = ()  # tiles that are not in it because they can't be read
 
 
 def read(db: Database, tiles: Tiles, layers: Mapping[str, Layer]) -> Sample:

@@ -125,7 +125,9 @@ class Retries:
 
     # -- a batch
 
-    def run(self, work: Callable[[], T], what: Callable[[], str], drop: Callable[[float], None]) -> T:
+    def run(
+        self, work: Callable[[], T], what: Callable[[], str], drop: Callable[[float], None], tries_slow: int = TRIES_SLOW
+    ) -> T:
         """What `work` gives, done again where it failed in a way that passes.
 
         what: says what it reads. drop: closes the idle connections that have not been well since a time.
@@ -143,7 +145,7 @@ class Retries:
                     if me in self._interrupted or (kind := faults.kind(error.__cause__)) is Kind.PERMANENT:
                         raise
                     self._note(batch, kind, error)
-                    if given_up := self._given_up(batch, kind, error, what):
+                    if given_up := self._given_up(batch, error, what, tries_slow):
                         raise given_up from error
                     if kind is Kind.LOST:
                         drop(began)
@@ -202,10 +204,10 @@ class Retries:
         seconds = time.monotonic() - since
         log.info("%s: reading goes on after %.1f s (failed attempts: %d)", self.name, seconds, failures)
 
-    def _given_up(self, batch: _Batch, kind: Kind, error: PgtilesError, what: Callable[[], str]) -> PgtilesError | None:
+    def _given_up(self, batch: _Batch, error: PgtilesError, what: Callable[[], str], tries_slow: int) -> PgtilesError | None:
         """What to raise, where that was the last try."""
         now = time.monotonic()
-        slow, poisoned = batch.stopped >= TRIES_SLOW, batch.ended >= TRIES
+        slow, poisoned = batch.stopped >= tries_slow, batch.ended >= TRIES
         if not (slow or poisoned or now >= self._mine.until):
             return None
         said = f"{what()}: given up after {batch.tries} attempts in {now - batch.begun:.1f} s; the last one: {error}\n"

@@ -19,7 +19,8 @@ COUNTERS = ("retries", "reconnects", "rows", "bytes", "waited")
 
 @dataclass(frozen=True)
 class Stats:
-    """Sums over this process and the workers of its DataLoaders, since the dataset was made.
+    """Sums over this process and the workers of its DataLoaders, since the dataset was made. Datasets that read by the same
+    `Database` object in this process count together.
 
     retries: batches that were read anew, because a connection was lost or the server was busy.
     reconnects: connections that took the place of lost ones.
@@ -37,16 +38,17 @@ class Stats:
     skipped_ids: tuple[int, ...]
 
 
-class Tally:
+class SharedStats:
     """A row for each process, by its number: siblings have numbers near each other, so no two write to one row."""
 
-    def __init__(self) -> None:
+    def __init__(self, counters: Counters | None = None) -> None:
         self._counted = shared(PROCESSES, len(COUNTERS), dtype=torch.float64)
         self._skipped = shared(PROCESSES, 1 + KEPT)
-        self._forget()
+        self._forget(counters)
 
-    def _forget(self) -> None:
-        self._known = os.getpid(), (0.0,) * len(COUNTERS)  # of which process, and what its counters were
+    def _forget(self, counters: Counters | None = None) -> None:
+        # of which process, and what its counters were; in another one they begin with nothing
+        self._known = os.getpid(), _values(counters) if counters else (0.0,) * len(COUNTERS)
 
     def __getstate__(self) -> dict[str, torch.Tensor]:
         """Shared with a process that is being started; what is kept elsewhere begins anew."""
@@ -65,7 +67,7 @@ class Tally:
         if pid != os.getpid():  # forked
             self._forget()
             before = self._known[1]
-        now = tuple(float(getattr(counters, name)) for name in COUNTERS)
+        now = _values(counters)
         self._known, row = (os.getpid(), now), os.getpid() % PROCESSES
         self._counted[row] += torch.tensor(now, dtype=torch.float64) - torch.tensor(before, dtype=torch.float64)
         for tile_id in skipped:
@@ -82,3 +84,7 @@ class Tally:
             int(retries), int(reconnects), int(rows), int(bytes_), waited,
             int(self._skipped[:, 0].sum()), tuple(sorted(tile_id for found in ids for tile_id in found)),
         )  # fmt: skip
+
+
+def _values(counters: Counters) -> tuple[float, ...]:
+    return tuple(float(getattr(counters, name)) for name in COUNTERS)

@@ -15,7 +15,8 @@ from . import faults
 from .canvas import Zeros
 from .database import Database
 from .errors import DataError, OutageError, PgtilesError, PoisonError, SlowError
-from .reading import Batch, Plan, Sample, bounds_of, nothing, read_batch
+from .reading import Batch, Plan, Sample, Skipped, bounds_of, nothing, read_batch
+from .retrying import TRIES_SLOW
 from .tiles import Tiles
 
 log = logging.getLogger("pgtiles")
@@ -25,11 +26,13 @@ NAMED = 5  # tiles that an error names
 def read(db: Database, plan: Plan, tiles: Tiles, zeros: Zeros = np.zeros, *, skip: bool = False) -> Batch:
     """One batch, as `read_batch` gives it, however often that takes.
 
-    skip: leave out the tiles that can't be read; `Batch.skipped` has their ids, and why. Else the first one raises.
+    skip: leave out the tiles that can't be read; `Batch.skipped` says which, and why. Else the first one raises.
     Raises `OutageError` where the server stays away, and what is wrong with all tiles alike.
     """
     try:
-        return db.retry(partial(read_batch, db, plan, tiles, zeros), partial(_called, tiles))
+        # a batch that is out of time is at once read tile by tile: it is the tiles that have several tries
+        tries = TRIES_SLOW if len(tiles) == 1 else 1
+        return db.retry(partial(read_batch, db, plan, tiles, zeros), partial(_called, tiles), tries)
     except PgtilesError as error:
         if not _of_a_tile(error, skip):
             raise
@@ -37,7 +40,8 @@ def read(db: Database, plan: Plan, tiles: Tiles, zeros: Zeros = np.zeros, *, ski
             if not skip:
                 raise
             return _without(plan, tiles, error)
-        log.info("%s: a batch is read tile by tile: %s", db.name, error)
+        level = logging.WARNING if isinstance(error, PoisonError | SlowError) else logging.INFO
+        log.log(level, "%s: a batch is read tile by tile: %s", db.name, error)
     return _joined([read(db, plan, tiles[tile], skip=skip) for tile in range(len(tiles))], nothing(plan, tiles))
 
 
@@ -54,7 +58,7 @@ def _of_a_tile(error: PgtilesError, skip: bool) -> bool:
 def _without(plan: Plan, tiles: Tiles, error: PgtilesError) -> Batch:
     """The batch that is left of a tile that can't be read."""
     log.warning("%s is left out: %s", _called(tiles), error)
-    return nothing(plan, tiles)._replace(skipped=((int(tiles.ids[0]), str(error)),))
+    return nothing(plan, tiles)._replace(skipped=(Skipped(0, int(tiles.ids[0]), str(error)),))
 
 
 def _called(tiles: Tiles) -> str:
@@ -73,4 +77,5 @@ def _joined(batches: list[Batch], none: Batch) -> Batch:
         sample[key] = [array for part in parts for array in part] if isinstance(values, list) else np.concatenate(parts)
     empty = tuple(map(sum, zip(*(batch.empty for batch in batches), strict=True)))
     united = tuple(map(sum, zip(*(batch.united for batch in batches), strict=True)))
-    return Batch(sample, empty, united, tuple(skipped for batch in batches for skipped in batch.skipped))
+    skipped = (one._replace(at=tile) for tile, batch in enumerate(batches) for one in batch.skipped)
+    return Batch(sample, empty, united, tuple(skipped))

@@ -12,6 +12,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import numpy as np
 import psycopg
@@ -21,8 +22,8 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from server_helpers import QUICK, scratch
 
-from pgtiles import Database, Grid, Imagery, Labels, LocalServer, Tiles, load
-from pgtiles.errors import ConfigError, DatabaseError, OutageError, PoisonError, QueryError, SlowError
+from pgtiles import Database, Grid, Imagery, Labels, LocalServer, TileDataset, Tiles, load
+from pgtiles.errors import ConfigError, DatabaseError, DataError, OutageError, PoisonError, QueryError, SlowError
 from pgtiles.faults import LONGEST, Kind, kind, origin, pauses
 from pgtiles.reading import Plan, nothing, read_batch
 from pgtiles.surviving import read
@@ -643,3 +644,51 @@ class TestSettings:
         assert (db.counters.rows, db.counters.bytes) == (len(sizes), sum(sizes))
         read(db, plan, tiles)
         assert (db.counters.rows, db.counters.bytes) == (2 * len(sizes), 2 * sum(sizes))
+
+
+class TestSkipping:
+    """What on_error="skip" leaves out, and what it does not."""
+
+    FAILS = "SELECT tile.geom AS geom, 1 / CASE WHEN tile.id = ANY(ARRAY[{}]) THEN 0 ELSE 1 END AS value FROM tile"
+
+    def dataset(self, world, bad, count=24, **options):
+        tiles = Tiles.random(world.grid, within=world.db.extent("scene", 3857), count=count, seed=1)
+        layers = {"mask": Labels(self.FAILS.format(",".join(map(str, bad)) or "-1"))}
+        options = {"tiles": tiles, "shuffle": False, "batch_size": 4, "on_error": "skip"} | options
+        return TileDataset(world.url, layers=layers, **options)
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    @pytest.mark.parametrize("size", [4, None])
+    def test_all_others_once_in_their_order(self, world, workers, size):
+        bad = [1, 8, 9, 10, 11, 20]  # of one batch all
+        dataset = self.dataset(world, bad, batch_size=size)
+        got = [i for batch in dataset.loader(num_workers=workers) for i in batch["tile_id"].reshape(-1).tolist()]
+        assert got == [i for i in range(24) if i not in bad]
+        stats = dataset.stats()
+        assert (stats.skipped, list(stats.skipped_ids)) == (6, bad)
+
+    def test_a_tile_that_is_drawn_again_is_skipped_where_it_failed(self, world):
+        plain = self.dataset(world, [3], count=6)
+        weights = np.array([1.0, 1, 1, 20, 1, 1])
+        dataset = self.dataset(world, [3], tiles=plain.tiles.weighted(weights, count=24), batch_size=None)
+        got = [int(tile["tile_id"]) for tile in dataset]
+        assert 3 not in got
+        assert len(got) + dataset.stats().skipped == 24
+
+    def test_where_nothing_is_left_it_is_not_the_tiles(self, world):
+        everything = list(range(24))
+        with pytest.raises(DataError, match="none of 24 tiles of epoch 0 could be read"):
+            list(self.dataset(world, everything))
+        with pytest.raises(DataError, match="64 tiles in a row can't be read"):
+            list(self.dataset(world, range(200), count=200))
+
+    def test_other_ranks_are_not_left_waiting(self, world):
+        dataset = self.dataset(world, [0, 1, 2, 3], rank=0, world_size=2)
+        with pytest.raises(DataError, match=r"tiles 0, 1, 2, 3 can't be read, and with them a whole batch"):
+            list(dataset)
+
+    def test_a_wrong_query_is_raised_all_the_same(self, world):
+        dataset = self.dataset(world, [])
+        dataset.plan = replace(dataset.plan, layers=tuple(replace(one, select="SELECT nothing") for one in dataset.plan.layers))
+        with pytest.raises(QueryError, match="nothing"):
+            list(dataset)

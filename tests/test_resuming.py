@@ -269,6 +269,117 @@ class TestRanks:
             make(**given)
 
 
+class TestIterators:
+    """Several at a time, some that nobody asked for anything."""
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_the_state_is_that_of_whoever_handed_out_last(self, make, workers):
+        dataset = make()
+        loader = dataset.loader(num_workers=workers)
+        iterator = iter(loader)
+        for _ in range(3):
+            next(iterator)
+        next(iter(dataset))  # a look meanwhile
+        next(iterator)
+        state = loader.state_dict()
+        assert (state["epoch"], state["batches"]) == (0, 4)
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_setting_the_epoch_meanwhile(self, make, workers):
+        """As a hook at the beginning of an epoch does, under trainers that have begun to iterate by then."""
+        dataset = make()
+        loader = dataset.loader(num_workers=workers)
+        iterator = iter(loader)
+        dataset.set_epoch(0)
+        for _ in range(3):
+            next(iterator)
+        state = loader.state_dict()
+        assert (state["epoch"], state["batches"]) == (0, 3)
+
+    def test_one_that_nobody_asked_uses_up_no_epoch(self, make, epochs):
+        dataset = make()
+        iter(dataset), iter(dataset)
+        assert dataset.epoch == 0
+        assert ids(dataset) == epochs[0]
+
+    def test_workers_that_live_on_serve_one_at_a_time(self, make, epochs):
+        loader = make().loader(num_workers=2)
+        first = iter(loader)
+        next(first)
+        second = iter(loader)
+        assert ids(second) == epochs[1]
+        with pytest.raises(ConfigError, match="a newer iteration has taken over the workers"):
+            next(first)
+
+    def test_workers_that_do_not_serve_each_their_own(self, make, epochs):
+        loader = make().loader(num_workers=2, persistent_workers=False)
+        first, second = iter(loader), iter(loader)
+        got = [[], []]
+        for one, two in zip(first, second, strict=True):
+            got[0].append(one["tile_id"].tolist())
+            got[1].append(two["tile_id"].tolist())
+        assert got == epochs[:2]
+
+    def test_a_start_that_fails_uses_up_no_epoch(self, make, epochs, monkeypatch):
+        dataset = make(batch_size=BATCH // 2)
+        monkeypatch.setenv("RANK", "0")
+        monkeypatch.setenv("WORLD_SIZE", "30")  # of 44 tiles, 44 are left over for 30 ranks of 3 ...
+        monkeypatch.setenv("WORLD_SIZE", "14")  # ... but 2 for 14
+        for workers in (0, 1):
+            with pytest.raises(ConfigError, match="2 are left over"):
+                next(iter(dataset.loader(num_workers=workers)))
+        assert dataset.epoch == 0
+
+    def test_loaders_of_other_makes_with_one_seed(self, make):
+        """Each with as many workers as it likes: none takes another's epoch for its own."""
+        dataset, fresh = make(), make()
+        for workers in (1, 2, 3, 2):
+            torch.manual_seed(0)
+            assert ids(DataLoader(dataset, batch_size=None, num_workers=workers)) == ids(fresh)
+
+    def test_ranks_that_a_process_started_have_each_their_own_epochs(self, make, epochs):
+        """As torch.multiprocessing.spawn does, and launchers of notebooks."""
+        for method in ("fork", "spawn"):
+            context = torch.multiprocessing.get_context(method)
+            found, dataset = context.Queue(), make(batch_size=BATCH // 2)
+            ranks = [context.Process(target=_rank, args=(dataset, rank, found)) for rank in range(2)]
+            for rank in ranks:
+                rank.start()
+            got = dict(found.get(timeout=60) for _ in ranks)
+            for rank in ranks:
+                rank.join()
+            for epoch in range(2):
+                steps = zip(got[0][epoch], got[1][epoch], strict=True)
+                assert [one + two for one, two in steps] == epochs[epoch]
+            assert dataset.epoch == 0
+
+    def test_an_order_that_no_state_could_tell_is_refused(self, make):
+        with pytest.raises(ConfigError, match="in_order=False"):
+            make().loader(num_workers=2, in_order=False)
+
+    def test_ranks_with_one_batch_less_end_an_epoch_with_the_others(self, make, tiles):
+        options = {"tiles": tiles[:9], "batch_size": 2, "last": "uneven", "world_size": 2}
+        parts = [make(rank=rank, **options).loader() for rank in range(2)]
+        _, state = some(parts[0], 2)
+        for part in parts:
+            part.load_state_dict(state)
+        assert [part.stream.epoch for part in parts] == [0, 0]
+        _, state = some(parts[0], 1)
+        for part in parts:
+            part.load_state_dict(state)
+        assert [part.stream.epoch for part in parts] == [1, 1]
+
+
+def _rank(dataset, rank, found):
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
+    loader = dataset.loader(num_workers=1)
+    got = []
+    for epoch in range(2):
+        dataset.set_epoch(epoch)
+        got.append(ids(loader))
+    found.put((rank, got))
+
+
 class TestRefused:
     @pytest.mark.parametrize(
         ("options", "said"),
@@ -328,13 +439,16 @@ class TestState:
         assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["data"] == state
         assert len(pickle.dumps(state)) < 2000
 
-    def test_a_pickled_dataset_goes_on_where_it_stood(self, make, epochs):
+    def test_a_pickled_dataset_goes_on_where_it_stood(self, make, epochs, monkeypatch, world):
+        monkeypatch.setenv("PGTILES_URL", world.url)  # a pickle holds no password
         dataset = make()
         assert ids(dataset) == epochs[0]
         again = pickle.loads(pickle.dumps(dataset))
         assert again.epoch == 1
         assert ids(again) == epochs[1]
         assert dataset.epoch == 1  # a copy is a copy
+        loader = DataLoader(again, batch_size=None, num_workers=2)  # and its workers agree as those of any other
+        assert [ids(loader) for _ in range(1)] == [epochs[2]]
         again.close()
 
     def test_what_was_looked_at_before_does_not_count(self, make, epochs):
