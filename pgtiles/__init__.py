@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .imagery import Imagery
     from .labels import Labels, Vectors
     from .normalize import Normalize
+    from .predicting import predict
     from .reading import read
     from .server import LocalServer
     from .splits import Split
@@ -51,13 +52,14 @@ _HOME = {
     "Vectors": "labels",
     "bake": "baking",
     "baked": "bakedtable",
+    "predict": "predicting",
     "read": "reading",
 }
 
 __all__ = [
     "Baked", "Boxes", "BySrid", "Database", "Draws", "Grid", "Imagery", "Instances", "Labels", "LocalServer", "Normalize",
     "Split", "Statistics", "TileDataset", "Tiles", "TimeSeries", "Value", "Vectors", "bake", "baked", "errors", "load", "plot",
-    "read", "samples", "targets", "tile",
+    "predict", "read", "samples", "targets", "tile",
 ]  # fmt: skip
 
 

@@ -39,7 +39,7 @@ from .reading import Plan, read_batch
 from .server import LocalServer
 from .starter import PICTURE, propose
 from .template import folder
-from .view import Url, View, command_line, viewing
+from .view import Url, View, command_line, numbers, viewing
 
 typer_app = typer.Typer(
     no_args_is_help=True, invoke_without_command=True, pretty_exceptions_enable=False, add_completion=False,
@@ -307,6 +307,51 @@ def bake(
         f"{done.skipped} were there; {done.empty} empty", markup=False,
     )  # fmt: skip
     out.print(f"in Python:\ntiles, layers = pgtiles.baked(db, {table!r})", markup=False)
+
+
+@typer_app.command()
+@viewing
+def predict(
+    view: View,
+    model: Annotated[str, typer.Argument(help="A file of torch.export (.pt2) or TorchScript, or module:function.")],
+    into: Annotated[str, typer.Argument(help="table or schema.table; the table run beside it says what each run was.")],
+    run: Annotated[str | None, typer.Option(help="Name of the run; the table's unless given.")] = None,
+    kind: Annotated[str, typer.Option(help="classes, probabilities or values.")] = "classes",
+    dtype: Annotated[str | None, typer.Option(help="uint8 or float32.")] = None,
+    overlap: Annotated[int | None, typer.Option(help="Pixels that tiles share; a quarter of --size unless given.")] = None,
+    blend: Annotated[str, typer.Option(help="cosine, linear or crop.")] = "cosine",
+    activation: Annotated[str | None, typer.Option(help="softmax, sigmoid or none, before anything is blended.")] = None,
+    flips: Annotated[bool, typer.Option("--flips", help="The mean over each tile and its three mirror images.")] = False,
+    divide: Annotated[float | None, typer.Option(help="Divide pixels by this, as floats; else they come as stored.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Tiles that the model gets at once.")] = 16,
+    device: Annotated[str | None, typer.Option(help="On which the model runs: cuda, cuda:1, mps; cpu unless given.")] = None,
+    connections: Connections = 2,
+    overviews: Annotated[str | None, typer.Option(help="Factors of overviews to make: 2,4,8")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Drop the run of this name first, and what it predicted.")] = False,
+) -> None:
+    """Write what a model says of an area into a raster table. The same command again goes on where it was."""
+    from .dataset import TileDataset  # these bring torch
+    from .predicting import predict
+
+    def scaled(sample: dict[str, Any], _: object) -> dict[str, Any]:
+        return sample | {"image": sample["image"] / divide}
+
+    if not view.image:
+        raise ConfigError("nothing for the model to see: give --image")
+    db = _database(view.url)
+    factors = numbers("--overviews", overviews, int) if overviews else ()
+    tiles, layers = view.look(db, None, view.size // 4 if overlap is None else overlap)
+    transform = None if divide is None else scaled
+    dataset = TileDataset(db, tiles, layers, batch_size=batch, connections=connections, transform=transform)
+    with _progress("tiles") as progress:
+        done = predict(
+            model, dataset, into, run=run, kind=kind, dtype=dtype, blend=blend, activation=activation, flips=flips,
+            device=device, overviews=factors, replace=replace, progress=progress,
+        )  # fmt: skip
+    out.print(
+        f"{done.table}: run {done.run!r} (id {done.id}), {done.blocks} blocks; {done.tiles} tiles predicted, "
+        f"{done.skipped} rows of blocks were there", markup=False,
+    )  # fmt: skip
 
 
 def _preview(db: Database, view: View, count: int, output: Path, classes: Mapping[int, str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What to look at: the options that preview, sql, check, why, bench and bake share, and the tiles and layers that they mean."""
+"""What to look at: the options that the commands for tiles share, and the tiles and layers that they mean."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Url = Annotated[str | None, typer.Option(help="postgresql://user@host:port/dbnam
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What to look at, in the options that preview, sql, check, why, bench and bake share."""
+    """What to look at, in the options that the commands for tiles share, preview, check, bake, predict and others."""
 
     image: Annotated[str | None, typer.Option(help="Raster table, or SQL that gives rast: itself, or a file's name.")] = None
     bands: Annotated[str | None, typer.Option(help="Bands, from 1: 1,2,3")] = None
@@ -67,8 +67,8 @@ class View:
         """Tiles and layers, and the id of one of them: its number among so many at random, or that of the tile around x,y."""
         if "," not in which:
             tiles, layers = self.look(db, count)
-            return tiles, layers, int(_numbers("TILE", which, int)[0])
-        layers, grid, at = self._layers(), self._grid(db), _numbers("TILE", which, float)
+            return tiles, layers, int(numbers("TILE", which, int)[0])
+        layers, grid, at = self._layers(), self._grid(db), numbers("TILE", which, float)
         if len(at) != 2:
             raise ConfigError(f"TILE {which}: expected a tile's number, or x,y in the tiles' SRID")
         (height, width), (sx, sy) = grid.shape, grid.pixel
@@ -76,13 +76,18 @@ class View:
         col, _, row, _ = grid.places((*corner, corner[0] + width * sx + sx, corner[1] + height * sy + sy))
         return Tiles(grid, np.array([col]), np.array([row])), layers, 0
 
-    def look(self, db: Database, count: int | None) -> tuple[Tiles, dict[str, Layer]]:
-        """Tiles on the grid and in the region asked for, so many at random or all side by side; and the layers."""
+    def look(self, db: Database, count: int | None, overlap: int | None = None) -> tuple[Tiles, dict[str, Layer]]:
+        """Tiles on the grid and in the region asked for, so many at random or all side by side; and the layers.
+
+        overlap: pixels that those share that lie side by side, which then cover the region to its edge.
+        """
         layers, grid = self._layers(), self._grid(db)
         if not self.within and not (table := self._table or self._label_table):
             raise ConfigError("no table to take the tiles' region from: give --within xmin,ymin,xmax,ymax in the tiles' SRID")
-        box = _numbers("--within", self.within, float) if self.within else db.extent(table, grid.srid)
+        box = numbers("--within", self.within, float) if self.within else db.extent(table, grid.srid)
         within = cast("tuple[float, float, float, float]", box)
+        if overlap is not None:
+            return Tiles.sliding(grid, within=within, overlap=overlap, edge="shift"), layers
         if count is None:
             return Tiles.sliding(grid, within=within), layers
         return Tiles.random(grid, within=within, count=count, seed=self.seed), layers
@@ -100,7 +105,7 @@ class View:
     def _layers(self) -> dict[str, Layer]:
         layers: dict[str, Layer] = {}
         if self.image:
-            layers["image"] = Imagery(_source(self.image), bands=_numbers("--bands", self.bands, int) if self.bands else None)
+            layers["image"] = Imagery(_source(self.image), bands=numbers("--bands", self.bands, int) if self.bands else None)
         if self.labels:
             value = _number_or_column(self.value)
             layers["mask"] = Labels(
@@ -184,7 +189,8 @@ def _conditions(classes: list[str] | None) -> dict[str, str] | None:
     return {name: condition for name, (*_, condition) in zip(names, split, strict=True)}
 
 
-def _numbers(option: str, text: str, kind: type) -> tuple[Any, ...]:
+def numbers(option: str, text: str, kind: type) -> tuple[Any, ...]:
+    """The numbers that an option says, with commas between them."""
     try:
         return tuple(kind(part) for part in text.split(","))
     except ValueError:

@@ -6,11 +6,13 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 import torch
 from conftest import shared
 
-from pgtiles import Database, load
+from pgtiles import Database, Imagery, TileDataset, load, predict
 
 ROOT = Path(__file__).parents[1]
 PEERS = Path(os.environ.get("PGTILES_PEERS_PYTHON") or ROOT / ".venv-peers" / "bin" / "python")
@@ -172,3 +174,46 @@ assert torch.equal(widened(conv, 3).weight, conv.weight)
 # what told red from blue still does, in proportion
 torch.testing.assert_close(widened(conv, 6).weight[:, :3] * 2, conv.weight)
 """
+
+
+def test_predict(url, tmp_path, monkeypatch):
+    """The demo's model makes a map that GDAL reads back as a picture blended whole, in memory: bit for bit."""
+    example, demo = importlib.import_module("predict"), importlib.import_module("demo")
+    models, fit = [], demo.fit
+    monkeypatch.setattr(demo, "fit", lambda *given: models.append(fit(*given)) or models[0])
+    scores = run("predict", url, tmp_path, epochs=4)
+    assert scores["IoU"] > scores["all road"] + 0.1
+    with Database(url) as db:
+        tiles = example.scene_tiles(db)
+        images = TileDataset(db, tiles, {"image": Imagery("demo_scene", valid=True)}, batch_size=8, shuffle=False)
+        predict(models[0], images, "demo_twice")
+        total, weight, side = None, None, np.maximum(np.rint(1024 * np.sin(np.pi * (np.arange(96) + 0.5) / 96) ** 2), 1)
+        (west, _), (_, north) = tiles.bounds[:, :2].min(0), tiles.bounds[:, 2:].max(0)
+        for batch in images:
+            lacking = 8 - len(
+                batch["image"]
+            )  # a last lot is filled up, as a convolution's last bit may depend on how many come
+            with torch.no_grad():
+                answers = (
+                    models[0]
+                    .eval()(torch.cat([batch["image"], batch["image"][-1:].repeat(lacking, 1, 1, 1)]))
+                    .softmax(1)
+                    .numpy()
+                )
+            for answer, valid, (xmin, _, _, ymax) in zip(answers, batch["image_valid"], batch["bounds"].tolist(), strict=False):
+                if total is None:
+                    height, width = (round(v) for v in (north - tiles.bounds[:, 1].min(), tiles.bounds[:, 2].max() - west))
+                    total, weight = np.zeros((2, height, width)), np.zeros((height, width))
+                row, col = round(north - ymax), round(xmin - west)
+                window = side[:, None] * side * valid.numpy()
+                total[:, row : row + 96, col : col + 96] += window * answer
+                weight[row : row + 96, col : col + 96] += window
+        expected = np.where(weight > 0, (total / np.where(weight > 0, weight, 1)).argmax(0), 255)
+        with db.connection() as conn:
+            conn.execute("SET postgis.gdal_enabled_drivers = 'ENABLE_ALL'")
+            [(blob,)] = conn.execute("SELECT ST_AsGDALRaster(ST_Union(rast), 'GTiff') FROM demo_twice").fetchall()
+    with rasterio.MemoryFile(bytes(blob)) as memory, memory.open() as file:
+        row, col = file.index(west + 0.5, north - 0.5)
+        found = file.read(1)[row : row + height, col : col + width]
+    assert (found == expected).all()
+    assert (found == 1).mean() > 0.03

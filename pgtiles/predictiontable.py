@@ -1,0 +1,239 @@
+"""A table of predictions: blocks of rasters, each of a run, that QGIS, GDAL and `Imagery` read like any imagery.
+
+What all blocks have in common is declared before there are any, so each that comes is held against it. A row of blocks is one
+transaction, in which the run notes how far it is: so none is there by half, and none is written by two processes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from psycopg import sql
+
+from . import catalog, legend, runs, wkb
+from .connecting import Connection
+from .database import Database
+from .describing import Json, differences
+from .errors import ConfigError, LoadError, MissingError
+from .grid import Bounds, Grid
+from .kinds import Kind
+from .runs import Run
+from .strips import BLOCK, Area
+from .template import compose
+from .tiles import Tiles
+
+
+@dataclass(frozen=True)
+class PredictionTable:
+    """The table, and the run that is under way."""
+
+    db: Database
+    schema: str
+    name: str
+    run: Run
+    kind: Kind
+    grid: Grid
+    area: Area
+
+    @property
+    def table(self) -> sql.Identifier:
+        """The name, quoted."""
+        return sql.Identifier(self.schema, self.name)
+
+    @property
+    def runs(self) -> sql.Identifier:
+        """The table of runs, quoted."""
+        return sql.Identifier(self.schema, runs.NAME)
+
+    @property
+    def text(self) -> str:
+        """Schema and name, quoted where SQL needs it."""
+        return self.table.as_string(None)
+
+    def write(self, number: int, row: int, first: int, pixels: NDArray[Any], covered: NDArray[np.bool_]) -> None:
+        """A row of blocks, and that it is done; nothing, where another process has done it meanwhile.
+
+        number: of the row among those of all strips. row, first: of the row and of its first block, of pixels, in the area.
+        """
+        blocks = list(self._blocks(row, first, pixels, covered))
+        with self.db.connection() as conn, _worded(conn, self.text), conn.transaction():
+            done = conn.execute(compose("run_locked", runs=self.runs, id=self.run.id)).fetchone()
+            if done is None:
+                raise LoadError(
+                    f"the run {self.run.name!r} was dropped from {self.runs.as_string(None)} while it was under way"
+                )
+            if done[0] > number:
+                return
+            if done[0] < number:
+                raise LoadError(f"the run {self.run.name!r} was begun anew by another process: this one stops")
+            if blocks:
+                conn.execute(
+                    compose("prediction_drop", table=self.table, run=self.run.id, blocks=[block for block, _ in blocks])
+                )
+                with conn.cursor() as cursor, cursor.copy(compose("prediction_copy", table=self.table)) as copy:
+                    for block, raster in blocks:
+                        copy.write_row((self.run.id, block, raster.hex()))
+            conn.execute(compose("run_on", runs=self.runs, id=self.run.id, done=number + 1))
+
+    def _blocks(self, row: int, first: int, pixels: NDArray[Any], covered: NDArray[np.bool_]) -> Iterator[tuple[int, bytes]]:
+        """Numbers and rasters of the blocks of a row to which anything came."""
+        for col in range(pixels.shape[-1] // BLOCK):
+            across = slice(col * BLOCK, (col + 1) * BLOCK)
+            if covered[:, across].any():
+                yield self.area.block(row, first + col), self.raster(row, first + col, pixels[:, :, across])
+
+    def raster(self, row: int, col: int, pixels: NDArray[Any]) -> bytes:
+        """A block as raster WKB."""
+        (rx, ry), (x, y), (left, top) = self.grid.pixel, self.grid.origin, self.area.corner
+        corner = x + (left + col * BLOCK) * rx, y - (top + row * BLOCK) * ry
+        nodata = self.kind.nodata
+        return wkb.encode(pixels, upper_left=corner, scale=(rx, -ry), srid=self.grid.srid, nodata=nodata)
+
+    def finish(self, overviews: Sequence[int]) -> int:
+        """Make the overviews, those that are there anew, and note that the run has ended: how many blocks it has."""
+        with self.db.connection() as conn, _worded(conn, self.text), conn.transaction():
+            there = {factor: (s, n) for s, n, _, factor in catalog.overviews(self.db.query, self.schema, self.name)}
+            if self.run.ended is None or not {*overviews} <= there.keys():
+                for factor in sorted({*there, *overviews}):
+                    if factor in there:
+                        conn.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(*there[factor])))
+                    self._overview(conn, factor)
+                conn.execute(sql.SQL("ANALYZE {}").format(self.table))
+                conn.execute(compose("run_ended", runs=self.runs, id=self.run.id))
+            [(count,)] = conn.execute(compose("prediction_count", table=self.table, run=self.run.id)).fetchall()
+        return int(count)
+
+    def _overview(self, conn: Connection, factor: int) -> None:
+        name = overview_of(self.name, factor)
+        overview = sql.Identifier(self.schema, name)
+        algorithm = "NearestNeighbour" if self.kind.name == "classes" else "Bilinear"
+        slots = {"overview": overview, "table": self.table, "text": sql.Literal(self.text), "algorithm": sql.Literal(algorithm)}
+        conn.execute(compose("overview_table", factor=factor, block=BLOCK, **slots))
+        conn.execute(compose("raster_constraints", schema=self.schema, name=name))
+        conn.execute(compose("overview_of", schema=self.schema, overview=name, table=self.name, factor=factor))
+        conn.execute(compose("raster_index", table=overview))
+
+
+def overview_of(name: str, factor: int) -> str:
+    """What an overview of a table is called, as PostGIS does."""
+    return f"o_{factor}_{name}"
+
+
+def require_names(into: str, overviews: Sequence[int]) -> None:
+    """`ConfigError` where a table of this name can't be, which PostgreSQL would cut short, or an overview of it."""
+    own = catalog.parts(into)[-1]
+    for name in (own, *(overview_of(own, factor) for factor in overviews)):
+        if len(name.encode()) > 63:
+            raise ConfigError(f"table {name!r} would have a name of {len(name.encode())} bytes: PostgreSQL allows 63")
+
+
+def prepare(
+    db: Database, into: str, *, name: str | None, replace: bool, kind: Kind, model: str, layers: Json, settings: Json,
+    classes: Mapping[int, str], tiles: Tiles, area: Area, box: Bounds,
+) -> PredictionTable:  # fmt: skip
+    """Have the table there, and the run noted; the run of this name that is there goes on, if it is the same.
+
+    Raises `ConfigError` where it is another, and `LoadError` where the tables hold something else or may not be written to.
+    """
+    *schemas, own = catalog.parts(into)
+    with db.connection() as conn, _worded(conn, into), conn.transaction():
+        schema, known, text, _ = conn.execute(
+            compose("new_table", schema=schemas[0] if schemas else None, name=own)
+        ).fetchall()[0]
+        if schema is None or not known:
+            make = sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(*schemas or ["public"])).as_string(None)
+            raise MissingError(f"{into}: {db.name} has no such schema; make it with: {make}")
+        run_table, name = runs.have_table(conn, schema), name or own
+        run = runs.found(conn, run_table, name)
+        if run and replace:
+            conn.execute(compose("run_drop", runs=run_table, id=run.id))
+        if run and not replace:
+            _require_same(run, {"model": model, "layers": layers, "settings": settings, "classes": dict(classes)}, tiles)
+        else:
+            run = runs.new(
+                conn, run_table, name=name, model=model, layers=layers, settings=settings, classes=classes, tiles=tiles, box=box
+            )
+        wanted = PredictionTable(db, schema, own, run, kind, tiles.grid, area)
+        made = _make(conn, wanted, text)
+        [(empty,)] = conn.execute(compose("prediction_empty", table=wanted.table, run=run.id)).fetchall()
+        if (made or empty) and run.done:  # the table was dropped, or emptied, since
+            conn.execute(compose("run_on", runs=run_table, id=run.id, done=0))
+            wanted = dataclasses.replace(wanted, run=dataclasses.replace(run, done=0, ended=None))
+    return wanted
+
+
+def _make(conn: Connection, wanted: PredictionTable, text: str) -> bool:
+    """Whether the table had to be made; raises where one is there that can't hold the run."""
+    [(relkind, columns, lacking, user)] = conn.execute(compose("run_there", table=text)).fetchall()
+    sample = np.full((wanted.kind.stored, BLOCK, BLOCK), wanted.kind.nodata, wanted.kind.dtype)
+    like = wanted.raster(0, 0, sample).hex()
+    if relkind:
+        if not {"run", "block", "rast"} <= set(columns):
+            raise LoadError(f"{text} is there already and holds no predictions: name another table, or drop this one")
+        runs.require_rights(text, relkind, lacking, user, wanted.table)
+    else:
+        conn.execute(compose("prediction_table", table=wanted.table, runs=wanted.runs))
+        conn.execute(compose("raster_storage", table=wanted.table))
+    with conn.transaction() as trial:
+        try:
+            conn.execute(compose("prediction_like", table=wanted.table, run=wanted.run.id, rast=like))
+        except psycopg.errors.CheckViolation as error:
+            bands = f"{wanted.kind.stored} band{'s' * (wanted.kind.stored > 1)} of {wanted.kind.dtype}"
+            raise LoadError(
+                f"{text} holds predictions of another kind (its constraint {error.diag.constraint_name}): this run has {bands} "
+                f"in SRID {wanted.grid.srid}, {wanted.grid.pixel[0]:g} CRS units a pixel. Predict into another table"
+            ) from error
+        if relkind:
+            raise psycopg.Rollback(trial)
+    if relkind:
+        return False
+    conn.execute(compose("raster_constraints", schema=wanted.schema, name=wanted.name))
+    conn.execute(compose("prediction_drop", table=wanted.table, run=wanted.run.id, blocks=[-1]))
+    conn.execute(compose("raster_index", table=wanted.table))
+    if wanted.kind.name == "classes" and wanted.run.classes:
+        comment = legend.comment(wanted.run.classes)
+        conn.execute(compose("class_names", table=wanted.table, column=sql.Identifier("rast"), comment=comment))
+    return True
+
+
+def _require_same(run: Run, wanted: Mapping[str, Any], tiles: Tiles) -> None:
+    """`ConfigError` where a run of this name has another model, or other settings or tiles."""
+    there = {key: getattr(run, key) for key in wanted}
+    differ = list(differences(there, wanted))
+    if run.tiles != runs.fingerprint(tiles):
+        differ.append("the tiles are others")
+    if differ:
+        raise ConfigError(
+            f"there is a run {run.name!r} already, and it is another: {'; '.join(differ[:3])}. Give this one a name of its own "
+            "with run= (--run), or have it take that one's place with replace=True (--replace)"
+        )
+
+
+@contextmanager
+def _worded(conn: Connection, table: str) -> Iterator[None]:
+    """Driver errors in words that name the table, the reason, and what to do."""
+    try:
+        yield
+    except psycopg.Error as error:
+        said = ": ".join(filter(None, [error.diag.message_primary or str(error).strip(), error.diag.message_detail]))
+        advice = {"53100": "make room on the server's disk", "57014": "it was cancelled"}.get(error.sqlstate or "")
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            user = sql.Identifier(conn.info.user).as_string(None)
+            schema = re.fullmatch(r"permission denied for schema (.+)", said)
+            wanted = (
+                f"USAGE, CREATE ON SCHEMA {sql.Identifier(schema[1]).as_string(None)}"
+                if schema
+                else "REFERENCES ON the table run"
+            )
+            advice = f"have its owner say GRANT {wanted} TO {user}, or this user own the table"
+        raise LoadError(
+            f"{table}: {said}; {advice + '. ' if advice else ''}What is there is whole, and the same call goes on from there"
+        ) from error
