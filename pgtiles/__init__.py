@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .database import Database
     from .dataset import TileDataset
     from .draws import Draws
+    from .exporting import export
     from .grid import Grid
     from .imagery import Imagery
     from .labels import Labels, Vectors
@@ -52,14 +53,15 @@ _HOME = {
     "Vectors": "labels",
     "bake": "baking",
     "baked": "bakedtable",
+    "export": "exporting",
     "predict": "predicting",
     "read": "reading",
 }
 
 __all__ = [
     "Baked", "Boxes", "BySrid", "Database", "Draws", "Grid", "Imagery", "Instances", "Labels", "LocalServer", "Normalize",
-    "Split", "Statistics", "TileDataset", "Tiles", "TimeSeries", "Value", "Vectors", "bake", "baked", "errors", "load", "plot",
-    "predict", "read", "samples", "targets", "tile",
+    "Split", "Statistics", "TileDataset", "Tiles", "TimeSeries", "Value", "Vectors", "bake", "baked", "errors", "export",
+    "load", "plot", "predict", "read", "samples", "targets", "tile",
 ]  # fmt: skip
 
 

@@ -99,8 +99,8 @@ def settings_of(db: Database, table: str) -> tuple[Table, Json]:
     return found, cast("Json", settings)
 
 
-def settings_for(grid: Grid, opened: Iterable[OpenLayer], layers: Mapping[str, Layer]) -> Json:
-    """What the comment says of tiles on this grid. opened: the layers, as the server agreed to them."""
+def settings_for(grid: Grid, opened: Iterable[OpenLayer], layers: Mapping[str, Layer], sources: bool = False) -> Json:
+    """What the comment says of tiles on this grid. opened: the layers, as the server took them. sources: are they kept."""
     kept = {
         layer.name: {
             "from": wish_said(layers[layer.name]), "sheet": sheet_said(layer.sheet),
@@ -108,7 +108,8 @@ def settings_for(grid: Grid, opened: Iterable[OpenLayer], layers: Mapping[str, L
         }
         for layer in opened
     }  # fmt: skip
-    return {"pgtiles baked": FORMAT, "grid": plain(asdict(grid)), "layers": kept}
+    said = {"sources": True} if sources else {}
+    return {"pgtiles baked": FORMAT, "grid": plain(asdict(grid)), "layers": kept, **said}
 
 
 def _grid(settings: Json) -> Grid:

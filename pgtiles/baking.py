@@ -25,6 +25,7 @@ from .errors import ConfigError, DataError, LoadError, MissingError, PgtilesErro
 from .grid import whole
 from .newtable import Progress, explained, place_of
 from .pixels import Pixels
+from .provenance import sources as sources_of
 from .query import Layer, OpenLayer, in_pixels, over
 from .reading import Plan, located, read_batch
 from .template import compose
@@ -63,6 +64,7 @@ def bake(
     *,
     refresh: bool = False,
     replace: bool = False,
+    sources: bool = False,
     connections: int = 2,
     progress: Progress | None = None,
 ) -> Baking:
@@ -78,6 +80,7 @@ def bake(
         layers: as for `TileDataset`.
         refresh: look at the baked tiles too, and bake those again whose sources give something else by now.
         replace: drop the table first, if it is there.
+        sources: note for each tile, in the column ``sources`` of the table of tiles, which rows it is made of.
         connections: that bake at the same time, each a chunk of tiles.
         progress: called with the tiles that are done and all of them.
 
@@ -90,8 +93,10 @@ def bake(
     whole("connections", connections, 1)
     db = db if isinstance(db, Database) else Database(db)
     plan = Plan.open(db, tiles, layers)
-    schema, name = _prepare(db, table, tiles, plan, layers, replace)
-    work = _Work(db, plan, sql.Identifier(schema, name), beside(schema, name), refresh)
+    if sources:
+        sources_of(db, plan, layers, tiles[:1])  # raises where rows can't be called by anything
+    schema, name = _prepare(db, table, tiles, plan, layers, replace, sources)
+    work = _Work(db, plan, sql.Identifier(schema, name), beside(schema, name), refresh, layers if sources else None)
     there = {row[0] for row in db.query(compose("bake_pending", tiles=work.tiles, ids=tiles.ids.tolist()))}
     wanted = tiles if refresh else tiles[[i for i, id_ in enumerate(tiles.ids.tolist()) if id_ not in there]]
     chunks = [wanted[k : k + CHUNK] for k in range(0, len(wanted), CHUNK)]
@@ -134,6 +139,7 @@ class _Work:
     table: sql.Identifier
     tiles: sql.Identifier
     refresh: bool
+    traced: Mapping[str, Layer] | None  # the layers, where sources are noted
 
     def chunk(self, tiles: Tiles) -> tuple[int, int, int, int]:
         """Bake some tiles, in one transaction: how many are new, changed, unchanged; and without a row."""
@@ -152,6 +158,10 @@ class _Work:
             if again := [id_ for id_ in changed if known[id_]]:
                 conn.execute(compose("bake_drop", table=self.table, ids=again))
             conn.execute(compose("bake_write", table=self.table, ids=changed))
+            if self.traced is not None:
+                rows_of = sources_of(self.db, self.plan, self.traced, tiles)
+                texts: list[str | None] = [json.dumps(rows_of[id_]) for id_ in ids]
+                conn.execute(compose("bake_sources", tiles=self.tiles, ids=ids, sources=texts))
             [(empty,)] = conn.execute(compose("bake_empty", ids=ids)).fetchall()
             return len(changed) - len(again), len(again), len(ids) - len(changed), empty
 
@@ -179,10 +189,12 @@ def _kept(number: int, layer: OpenLayer, tiles: Tiles) -> str:
     return in_pixels(tiles.at(layer.resolution), select) if layer.resolution else select
 
 
-def _prepare(db: Database, table: str, tiles: Tiles, plan: Plan, layers: Mapping[str, Layer], replace: bool) -> tuple[str, str]:
+def _prepare(
+    db: Database, table: str, tiles: Tiles, plan: Plan, layers: Mapping[str, Layer], replace: bool, sources: bool
+) -> tuple[str, str]:
     """Have the tables there, and all tiles noted in them: schema and name. Raises where they are of something else."""
     wanted, name = parts_of(table)
-    settings = settings_for(tiles.grid, plan.layers, layers)
+    settings = settings_for(tiles.grid, plan.layers, layers, sources)
     with db.connection() as conn:
         try:
             with conn.transaction():

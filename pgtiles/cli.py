@@ -39,7 +39,7 @@ from .reading import Plan, read_batch
 from .server import LocalServer
 from .starter import PICTURE, propose
 from .template import folder
-from .view import Url, View, command_line, numbers, viewing
+from .view import Url, View, command_line, numbers, pairs, viewing
 
 typer_app = typer.Typer(
     no_args_is_help=True, invoke_without_command=True, pretty_exceptions_enable=False, add_completion=False,
@@ -296,12 +296,13 @@ def bake(
     count: Annotated[int | None, typer.Option(help="Tiles at random; all side by side unless given.")] = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="Bake tiles again whose sources give something else.")] = False,
     replace: Replace = False,
+    sources: Annotated[bool, typer.Option("--sources", help="Note which rows each tile is made of.")] = False,
 ) -> None:
     """Write tiles into a table, on the server, to train from there. The same command again goes on where it was."""
     db = _database(view.url)
     tiles, layers = view.look(db, count)
     with _progress("tiles") as progress:
-        done = baking.bake(db, table, tiles, layers, refresh=refresh, replace=replace, progress=progress)
+        done = baking.bake(db, table, tiles, layers, refresh=refresh, replace=replace, sources=sources, progress=progress)
     out.print(
         f"{done.table}: {done.tiles} tiles; {done.baked} baked, {done.refreshed} refreshed, {done.unchanged} unchanged, "
         f"{done.skipped} were there; {done.empty} empty", markup=False,
@@ -340,7 +341,7 @@ def predict(
         raise ConfigError("nothing for the model to see: give --image")
     db = _database(view.url)
     factors = numbers("--overviews", overviews, int) if overviews else ()
-    tiles, layers = view.look(db, None, view.size // 4 if overlap is None else overlap)
+    tiles, layers = view.look(db, None, overlap=view.size // 4 if overlap is None else overlap)
     transform = None if divide is None else scaled
     dataset = TileDataset(db, tiles, layers, batch_size=batch, connections=connections, transform=transform)
     with _progress("tiles") as progress:
@@ -352,6 +353,41 @@ def predict(
         f"{done.table}: run {done.run!r} (id {done.id}), {done.blocks} blocks; {done.tiles} tiles predicted, "
         f"{done.skipped} rows of blocks were there", markup=False,
     )  # fmt: skip
+
+
+@typer_app.command()
+@viewing
+def export(
+    view: View,
+    folder: Annotated[Path, typer.Argument(help="Where the files go; it is made if need be.")],
+    form: Annotated[str, typer.Option("--format", help="geotiff, png, jpeg, coco, yolo, voc or webdataset.")] = "geotiff",
+    count: Annotated[int | None, typer.Option(help="Tiles at random; all side by side unless given.")] = None,
+    stride: Annotated[int | None, typer.Option(help="Pixels from tile to tile; its size unless given.")] = None,
+    min_share: Annotated[float, typer.Option(help="Leave tiles out of which labels cover less, 0 to 1.")] = 0.0,
+    objects: Annotated[
+        str | None, typer.Option(help="Labels as boxes or instances of features; else the connected parts of a mask.")
+    ] = None,
+    images: Annotated[str | None, typer.Option(help="Kind of the images, where not the format's: tiff, png, jpeg.")] = None,
+    stretch: Annotated[str | None, typer.Option(help="LOW,HIGH: values that become 0 and 255 in 8 bits.")] = None,
+    names: Annotated[list[str] | None, typer.Option("--name", help="VALUE=NAME of a class; once for each.")] = None,
+    shard: Annotated[int, typer.Option(help="Tiles in a tar, of webdataset.")] = 1000,
+    sources: Annotated[bool, typer.Option("--sources", help="Note which rows each tile is made of.")] = False,
+    connections: Connections = 2,
+) -> None:
+    """Write tiles into files, for programs that read nothing else. The same command again goes on where it was."""
+    from .dataset import TileDataset  # brings torch
+    from .exporting import export
+
+    db = _database(view.url)
+    tiles, layers = view.labelled(db, count, stride, min_share, objects)
+    dataset = TileDataset(db, tiles, layers, connections=connections)
+    with _progress("tiles") as progress:
+        done = export(
+            dataset, folder, format=form, images=images, stretch=numbers("--stretch", stretch, float) if stretch else None,
+            classes=pairs("--name", names), shard=shard, sources=sources, progress=progress,
+        )  # fmt: skip
+    said = f"{done.folder}: {done.tiles} tiles; {done.written} written, {done.there} were there; {done.all} in all"
+    out.print(said, markup=False)
 
 
 def _preview(db: Database, view: View, count: int, output: Path, classes: Mapping[int, str] | None = None) -> None:

@@ -43,7 +43,7 @@ def _ids(db: Database, tiles: Tiles, part: Part, wish: Wish) -> sql.Composed:
     features.need_geometry(rows.columns, EXPECTED)
     if "id" not in rows.columns:
         raise QueryError(
-            f"the query gives the columns {', '.join(rows.columns)}: a proof by features needs one called id, which tells them "
+            f"the query gives the columns {', '.join(rows.columns)}: expected one called id, too, which tells features "
             "apart, such as osm_id AS id"
         )
     return compose("split_features", source=rows.source, geometry=widened(features.geometry(tiles.grid), wish.buffer))

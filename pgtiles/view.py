@@ -22,6 +22,7 @@ from .imagery import Imagery
 from .labels import Labels
 from .query import Layer
 from .reading import Plan
+from .targets import Boxes, Instances
 from .tiles import Tiles
 
 Url = Annotated[str | None, typer.Option(help="postgresql://user@host:port/dbname")]
@@ -76,8 +77,10 @@ class View:
         col, _, row, _ = grid.places((*corner, corner[0] + width * sx + sx, corner[1] + height * sy + sy))
         return Tiles(grid, np.array([col]), np.array([row])), layers, 0
 
-    def look(self, db: Database, count: int | None, overlap: int | None = None) -> tuple[Tiles, dict[str, Layer]]:
-        """Tiles on the grid and in the region asked for, so many at random or all side by side; and the layers.
+    def look(
+        self, db: Database, count: int | None, stride: int | None = None, overlap: int | None = None
+    ) -> tuple[Tiles, dict[str, Layer]]:
+        """Tiles on the grid and in the region asked for, so many at random or all, a stride of pixels apart; and the layers.
 
         overlap: pixels that those share that lie side by side, which then cover the region to its edge.
         """
@@ -89,8 +92,32 @@ class View:
         if overlap is not None:
             return Tiles.sliding(grid, within=within, overlap=overlap, edge="shift"), layers
         if count is None:
-            return Tiles.sliding(grid, within=within), layers
+            return Tiles.sliding(grid, within=within, stride=stride), layers
         return Tiles.random(grid, within=within, count=count, seed=self.seed), layers
+
+    def labelled(
+        self, db: Database, count: int | None, stride: int | None, min_share: float, objects: str | None
+    ) -> tuple[Tiles, dict[str, Layer]]:
+        """Of those, the tiles of which labels cover such a share; and the layers, with labels as boxes or instances."""
+        if objects not in (None, "boxes", "instances"):
+            raise ConfigError(f"--objects {objects}: expected boxes or instances")
+        if not self.labels and (objects or min_share):
+            raise ConfigError("--objects and --min-share are about labels: give --labels")
+        if objects and (self.classes or self.buffer):
+            raise ConfigError(
+                "--class and --buffer are for masks: without --objects, the connected parts of a mask are objects"
+            )
+        tiles, layers = self.look(db, count, stride)
+        if min_share:
+            known = tiles.describe(db, {"mask": cast("Labels", layers["mask"])})
+            shares = [name for name in known.columns if name not in tiles.columns and not name.endswith("_count")]
+            tiles = known.filter(lambda tile: np.max([tile[name] for name in shares], axis=0) >= min_share)
+        if objects:
+            del layers["mask"]
+            kind = Boxes if objects == "boxes" else Instances
+            value = _number_or_column(self.value)
+            layers[objects] = kind(_source(self.labels or ""), value=value, where=self.where, srid=self.label_srid)
+        return tiles, layers
 
     @property
     def _table(self) -> str:
@@ -195,6 +222,16 @@ def numbers(option: str, text: str, kind: type) -> tuple[Any, ...]:
         return tuple(kind(part) for part in text.split(","))
     except ValueError:
         raise ConfigError(f"{option} {text}: expected numbers with commas between them") from None
+
+
+def pairs(option: str, given: list[str] | None) -> dict[int, str] | None:
+    """The name for each value, of options such as 1=building."""
+    split = [text.partition("=") for text in given or ()]
+    if wrong := [
+        value + sign + name for value, sign, name in split if not (value.strip().lstrip("-").isdigit() and name.strip())
+    ]:
+        raise ConfigError(f"{option} {wrong[0]}: expected VALUE=NAME, such as 1=building")
+    return {int(value): name.strip() for value, _, name in split} or None
 
 
 def _number_or_column(text: str) -> float | str:

@@ -3,7 +3,8 @@
 -- rows: none
 -- index: the primary keys: of a tile by its id, and of a tile's rows by tile, layer and n, in which order they are read
 -- A row is what a batch would send: layer, n, value, data (see reading). They are kept uncompressed, as photographs are stored:
--- to decompress them would take longer than to fetch them. A tile whose digest is NULL is still to be baked.
+-- to decompress them would take longer than to fetch them. A tile whose digest is NULL is still to be baked. Its sources, where it was asked
+-- to keep them, are an array of [layer, table or class, key of the row].
 CREATE TABLE {tiles} (
     tile_id int8 PRIMARY KEY,
     place int8 GENERATED ALWAYS AS IDENTITY,
@@ -12,7 +13,8 @@ CREATE TABLE {tiles} (
     time timestamptz,
     geom geometry(Polygon, {srid}) NOT NULL,
     digest text,
-    baked timestamptz
+    baked timestamptz,
+    sources jsonb
 );
 CREATE TABLE {table} (
     tile_id int8 NOT NULL REFERENCES {tiles} ON DELETE CASCADE,

@@ -523,7 +523,7 @@ def test_the_page(db, tmp_path, monkeypatch):
         run(db, f"INSERT INTO planet_osm_line VALUES (ST_SetSRID(ST_MakeLine({start}, {end}), 3857), 'primary')")
     run(db, "CREATE INDEX ON planet_osm_line USING gist (way); ANALYZE planet_osm_line")
     found = re.findall(r"^```(python|sql|sh)\n(.*?)^```$", (ROOT / "docs" / "baking.md").read_text(), re.M | re.S)
-    assert [kind for kind, _ in found] == ["python", "python", "sh", "python", "sql"]
+    assert [kind for kind, _ in found] == ["python", "python", "sh", "python", "sql", "sql"]
     names, codes = {}, [code for _, code in found]
     for code in (codes[0], codes[1], codes[3]):
         exec(compile(code, "baking.md", "exec"), names)
@@ -534,6 +534,7 @@ def test_the_page(db, tmp_path, monkeypatch):
     run(db, codes[4])
     assert ask(db, "SELECT count(*), min(ST_Width(rast)), max(ST_NumBands(rast)) FROM chips_seen") == [(200, 128, 3)]
     run(db, "DROP VIEW chips_seen")
+    assert ask(db, codes[5]) == []  # nobody asked to keep them
     done = CliRunner().invoke(typer_app, shlex.split(codes[2])[1:], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert "16 tiles; 16 baked" in done.output
