@@ -12,19 +12,24 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import errors, load, plot, samples, targets, tile
+    from .attributes import Attributes
     from .bakedtable import Baked, baked
     from .baking import bake
     from .bysrid import BySrid
     from .database import Database
     from .dataset import TileDataset
     from .draws import Draws
+    from .errortable import keep_errors
     from .exporting import export
     from .grid import Grid
     from .imagery import Imagery
     from .labels import Labels, Vectors
     from .normalize import Normalize
+    from .objects import ObjectScore, score_objects
     from .predicting import predict
     from .reading import read
+    from .scores import Score
+    from .scoring import score
     from .server import LocalServer
     from .splits import Split
     from .statistics import Statistics
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
     from .timeseries import TimeSeries
 
 _HOME = {
+    "Attributes": "attributes",
     "Baked": "bakedtable",
     "Boxes": "targets",
     "BySrid": "bysrid",
@@ -44,6 +50,8 @@ _HOME = {
     "Labels": "labels",
     "LocalServer": "server",
     "Normalize": "normalize",
+    "ObjectScore": "objects",
+    "Score": "scores",
     "Split": "splits",
     "Statistics": "statistics",
     "TileDataset": "dataset",
@@ -54,14 +62,18 @@ _HOME = {
     "bake": "baking",
     "baked": "bakedtable",
     "export": "exporting",
+    "keep_errors": "errortable",
     "predict": "predicting",
     "read": "reading",
+    "score": "scoring",
+    "score_objects": "objects",
 }
 
 __all__ = [
-    "Baked", "Boxes", "BySrid", "Database", "Draws", "Grid", "Imagery", "Instances", "Labels", "LocalServer", "Normalize",
-    "Split", "Statistics", "TileDataset", "Tiles", "TimeSeries", "Value", "Vectors", "bake", "baked", "errors", "export",
-    "load", "plot", "predict", "read", "samples", "targets", "tile",
+    "Attributes", "Baked", "Boxes", "BySrid", "Database", "Draws", "Grid", "Imagery", "Instances", "Labels", "LocalServer",
+    "Normalize", "ObjectScore", "Score", "Split", "Statistics", "TileDataset", "Tiles", "TimeSeries", "Value", "Vectors",
+    "bake", "baked", "errors", "export", "keep_errors", "load", "plot", "predict", "read", "samples", "score",
+    "score_objects", "targets", "tile",
 ]  # fmt: skip
 
 

@@ -33,9 +33,12 @@ from . import load as loading
 from .checking import Report, size_of
 from .database import Database
 from .errors import ConfigError, PgtilesError, PgtilesWarning
+from .errortable import keep_errors
 from .explaining import why as explain
 from .legend import colours_of
+from .objects import score_objects
 from .reading import Plan, read_batch
+from .scoring import score
 from .server import LocalServer
 from .starter import PICTURE, propose
 from .template import folder
@@ -388,6 +391,55 @@ def export(
         )  # fmt: skip
     said = f"{done.folder}: {done.tiles} tiles; {done.written} written, {done.there} were there; {done.all} in all"
     out.print(said, markup=False)
+
+
+@typer_app.command("score")
+@viewing
+def score_(
+    view: View,
+    prediction: Annotated[
+        str, typer.Argument(help="Raster table of classes, or SQL that gives rast: itself, or a file's name.")
+    ],
+    by: Annotated[
+        str | None, typer.Option(help="SQL that gives geom and columns to score by: itself, or a file's name.")
+    ] = None,
+    tolerance: Annotated[float | None, typer.Option(help="Ground metres by which boundaries may be off.")] = None,
+    output: Annotated[Path | None, typer.Option("--out", help="Where a PNG of the confusion matrix goes.")] = None,
+    worst: Annotated[Path | None, typer.Option(help="Where a PNG of the worst tiles goes.")] = None,
+    keep: Annotated[str | None, typer.Option(help="Table in which the errors of the tiles are kept.")] = None,
+    run: Annotated[str | None, typer.Option(help="With --keep: the name of the model or round.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare a map of predicted classes with --labels, pixel by pixel: a table, pictures, the errors of each tile."""
+    if (keep is None) != (run is None):
+        raise ConfigError("--keep and --run go together: the table, and what tells these errors from others")
+    db = _database(view.url)
+    tiles, layers = view.beside(db, prediction, by)
+    with _progress("tiles") as progress:
+        found = score(
+            db, tiles, layers["mask"], layers["prediction"], by=layers.get("by"), tolerance=tolerance,
+            image=layers.get("image"), progress=progress,
+        )  # fmt: skip
+    out.print(json.dumps(found.said(), ensure_ascii=False) if as_json else str(found), markup=False)
+    if output:
+        found.plot(output)
+    if worst:
+        found.plot_worst(worst)
+    if keep and run:
+        kept = keep_errors(db, keep, found.tiles, found.tiles.columns["error"], run=run)
+        err.print(f"{keep}: the errors of {kept} tiles", markup=False)
+
+
+@typer_app.command("score-objects")
+def score_objects_(
+    truth: Annotated[str, typer.Argument(help="Table of areas, or SQL that gives geom, id, and value if there are classes.")],
+    prediction: Annotated[str, typer.Argument(help="The same of what was predicted.")],
+    iou: Annotated[list[float], typer.Option(help="From which overlap on two are the same; once for each.")] = [0.5],  # noqa: B006
+    as_json: Json = False, url: Url = None,
+) -> None:  # fmt: skip
+    """Compare predicted objects with true ones, area by area: precision and recall at an intersection over union."""
+    found = score_objects(_database(url), truth, prediction, iou=iou)
+    out.print(json.dumps(found.said(), ensure_ascii=False) if as_json else str(found), markup=False)
 
 
 def _preview(db: Database, view: View, count: int, output: Path, classes: Mapping[int, str] | None = None) -> None:

@@ -20,6 +20,7 @@ IGNORED = "#404040"
 PLAIN = "#4363d8"
 FEW = 10  # different whole numbers: so many are shown as categories, more as a scale
 RECTANGLES = 20_000  # tiles: of more, a map is drawn in cells
+LABELLED = 24  # classes: of more, a confusion matrix has no numbers
 CELLS = 400  # along the longer side of such a map
 
 
@@ -158,6 +159,35 @@ def map(  # noqa: A001  # it is called plot.map
     axis.set(aspect="equal", title=title or f"{len(tiles):,} tiles, EPSG:{tiles.grid.srid}")
     axis.ticklabel_format(style="plain", useOffset=False)
     axis.tick_params("x", rotation=90)
+    return _saved(figure, path)
+
+
+def confusion(
+    counts: NDArray[np.int64], names: Sequence[str], path: str | Path | None = None, *, title: str | None = None
+) -> Figure:
+    """Draw a confusion matrix: rows are true classes, columns predicted ones; a cell is the share of its row.
+
+    counts: (K, K) pixels. names: of the K classes.
+    path, title: as for `batch`.
+    """
+    if counts.shape != (len(names), len(names)) or not names:
+        raise ConfigError(f"counts: expected a row and a column for each of {len(names)} names, found {counts.shape}")
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 1.6 + 0.75 * len(names)
+    figure = _blank(side + 1.2, side)
+    axis = figure.subplots()
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(counts.shape) if len(names) <= LABELLED else ():
+        dark = shares[row, column] > 0.6
+        axis.text(
+            column, row, f"{shares[row, column]:.1%}\n{counts[row, column]:,}", ha="center", va="center", fontsize=7,
+            color="white" if dark else "black",
+        )  # fmt: skip
+    axis.set(
+        xticks=range(len(names)), yticks=range(len(names)), xticklabels=names, yticklabels=names, xlabel="predicted",
+        ylabel="truth", title=title or "",
+    )  # fmt: skip
+    axis.tick_params("x", rotation=45)
     return _saved(figure, path)
 
 

@@ -200,7 +200,7 @@ class Statistics:
                 ]
                 for one in bands
             ]  # fmt: skip
-            lines += ["", *_table([f"{layer}: band", *head], [[str(n), *row] for n, row in enumerate(rows, 1)])]
+            lines += ["", *table([f"{layer}: band", *head], [[str(n), *row] for n, row in enumerate(rows, 1)])]
         for layer, classes in self.classes.items():
             rows = [
                 [
@@ -209,7 +209,7 @@ class Statistics:
                 ]
                 for value, one in classes.items()
             ]  # fmt: skip
-            lines += ["", *_table([f"{layer}: class", "share", "± of share", "pixels", "km²", "tiles"], rows)]
+            lines += ["", *table([f"{layer}: class", "share", "± of share", "pixels", "km²", "tiles"], rows)]
             lines += [f"ignored: {self.ignored[layer]:.2%}"] if self.ignored[layer] else []
         return "\n".join(lines)
 
@@ -260,7 +260,7 @@ def _read(known: Json) -> Json:
     return read
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
     """Lines of columns: the first to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     return [

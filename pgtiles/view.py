@@ -6,13 +6,14 @@ import functools
 import inspect
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import numpy as np
 import typer
 
+from .attributes import Attributes
 from .catalog import is_table_name
 from .checking import Report, check
 from .database import Database
@@ -76,6 +77,22 @@ class View:
         corner = at[0] - width * sx / 2, at[1] - height * sy / 2
         col, _, row, _ = grid.places((*corner, corner[0] + width * sx + sx, corner[1] + height * sy + sy))
         return Tiles(grid, np.array([col]), np.array([row])), layers, 0
+
+    def beside(self, db: Database, prediction: str, by: str | None) -> tuple[Tiles, dict[str, Layer]]:
+        """Tiles side by side over all of a prediction, on its own pixels unless others are asked for; and the layers, with the
+        prediction and the attributes to score by.
+        """
+        layers = self._layers()
+        if "mask" not in layers:
+            raise ConfigError("nothing to score against: give --labels, a table or SQL")
+        source, own = _source(prediction), self if self.srid else replace(self, image=prediction)
+        if not is_table_name(source) and not (self.srid and self.within):
+            raise ConfigError("of a query, nobody knows where it predicts: give --srid, --resolution and --within, too")
+        grid = own._grid(db)
+        box = numbers("--within", self.within, float) if self.within else db.extent(source, grid.srid)
+        tiles = Tiles.sliding(grid, within=cast("tuple[float, float, float, float]", box), edge="beyond")
+        layers["prediction"] = Imagery(source, resampling="nearest")
+        return tiles, layers if by is None else {**layers, "by": Attributes(_source(by))}
 
     def look(
         self, db: Database, count: int | None, stride: int | None = None, overlap: int | None = None

@@ -11,6 +11,7 @@ import pytest
 import rasterio
 import torch
 from conftest import shared
+from psycopg import sql
 
 from pgtiles import Database, Imagery, TileDataset, load, predict
 
@@ -51,6 +52,20 @@ def test_detect(url, tmp_path):
 def test_classify(url, tmp_path):
     scores = run("classify", url, tmp_path, epochs=6)
     assert scores["the small network"] > max(scores["the commonest class"], scores["colour alone"]) + 0.05
+
+
+def test_hard_examples(url, tmp_path):
+    """What is drawn is harder; and a second round of it helps more there than one of all tiles."""
+    scores = run("hard_examples", url, tmp_path)
+    assert scores["loss, drawn"] > 1.1 * scores["loss"]
+    assert scores["hardest, drawn by their loss"] < 0.9 * scores["hardest before"]
+    assert scores["hardest, drawn by their loss"] < scores["hardest, all alike"]
+    with Database(url) as db:
+        rows = db.query(sql.SQL("SELECT run, count(*), min(value) > 0 FROM helsinki_errors GROUP BY run ORDER BY run"))
+    assert [(run, positive) for run, _, positive in rows] == [
+        ("round 1", True), ("round 2, all alike", True), ("round 2, drawn by their loss", True)
+    ]  # fmt: skip
+    assert rows[1][1] == rows[0][1] // 4
 
 
 def test_two_heads(url, tmp_path):
