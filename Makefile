@@ -20,7 +20,7 @@ test: $(READY)  ## all tests, against servers that they start themselves (or PGT
 
 test-faults: $(READY)  ## kill, cut and starve the database while it is read, and print what happened; servers of its own
 	@PYTHON=$(BIN)/python ./.ci/postgis tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check
