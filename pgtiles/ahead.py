@@ -24,9 +24,8 @@ def ahead(
 ) -> Iterator[Result]:
     """What the work makes of each task, in the tasks' order, by so many threads; twice as many tasks are under way at a time.
 
-    interrupt: is called where the consumer stops, or a task fails, and others still are at work a second later; with the
-    threads'
-        identifiers, and again each second until they are done.
+    interrupt: is called where a task fails and others are still at work, or where the consumer stops and they are a second later;
+        with the threads' identifiers, and again each second until they are done.
 
     The threads are daemons, because an executor's are waited for when the interpreter ends: after Ctrl-C in a shell or a
     notebook, whose traceback keeps the iterator, that would be all that is still to do.
@@ -50,6 +49,7 @@ def ahead(
     workers = [threading.Thread(target=labour, daemon=True, name=f"pgtiles_{n}") for n in range(threads)]
     for worker in workers:
         worker.start()
+    patience = PATIENCE
     try:
         for task in tasks:
             waiting.append(Future())
@@ -60,13 +60,18 @@ def ahead(
         while waiting:
             waiting[0].result()
             yield waiting.popleft().result()
+    except GeneratorExit:
+        raise
+    except BaseException:
+        patience = 0.0  # who raises has waited long enough
+        raise
     finally:  # what has not begun is not worth doing, nor what has
         for future in waiting:
             future.cancel()
         for _ in workers:
             todo.put(None)
         for worker in workers:
-            worker.join(PATIENCE)  # most end by themselves, and their connections stay
+            worker.join(patience)  # most end by themselves, and their connections stay
             while worker.is_alive():
                 interrupt({one.ident for one in workers if one.ident and one.is_alive()})
                 worker.join(PATIENCE)
