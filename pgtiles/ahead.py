@@ -24,7 +24,8 @@ def ahead(
 ) -> Iterator[Result]:
     """What the work makes of each task, in the tasks' order, by so many threads; twice as many tasks are under way at a time.
 
-    interrupt: is called where a task fails and others are still at work, or where the consumer stops and they are a second later;
+    interrupt: is called where a task fails and others are still at work, or where the consumer stops and they are a second
+    later;
         with the threads' identifiers, and again each second until they are done.
 
     The threads are daemons, because an executor's are waited for when the interpreter ends: after Ctrl-C in a shell or a
