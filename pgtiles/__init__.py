@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .targets import Boxes, Instances, Value
     from .tiles import Tiles
     from .timeseries import TimeSeries
+    from .vectorizing import vectorize
 
 _HOME = {
     "Attributes": "attributes",
@@ -67,13 +68,14 @@ _HOME = {
     "read": "reading",
     "score": "scoring",
     "score_objects": "objects",
+    "vectorize": "vectorizing",
 }
 
 __all__ = [
     "Attributes", "Baked", "Boxes", "BySrid", "Database", "Draws", "Grid", "Imagery", "Instances", "Labels", "LocalServer",
     "Normalize", "ObjectScore", "Score", "Split", "Statistics", "TileDataset", "Tiles", "TimeSeries", "Value", "Vectors",
     "bake", "baked", "errors", "export", "keep_errors", "load", "plot", "predict", "read", "samples", "score",
-    "score_objects", "targets", "tile",
+    "score_objects", "targets", "tile", "vectorize",
 ]  # fmt: skip
 
 

@@ -442,6 +442,36 @@ def score_objects_(
     out.print(json.dumps(found.said(), ensure_ascii=False) if as_json else str(found), markup=False)
 
 
+@typer_app.command()
+def vectorize(
+    table: Annotated[str, typer.Argument(help="Rasters of classes, such as predict makes.")],
+    into: Annotated[str, typer.Argument(help="table or schema.table of the polygons.")],
+    run: Annotated[str | None, typer.Option(help="Which run, where the table holds several.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Numbers of those wanted: 1,2. All unless given.")] = None,
+    probability: Annotated[str | None, typer.Option(help="Rasters of probabilities, for the mean of each polygon.")] = None,
+    probability_run: Annotated[str | None, typer.Option(help="Which run there.")] = None,
+    min_area: Annotated[float, typer.Option(help="m² on the ground, below which a polygon is dropped.")] = 0.0,
+    fill_holes: Annotated[float, typer.Option(help="m² on the ground, below which a hole is filled.")] = 0.0,
+    simplify: Annotated[float, typer.Option(help="Pixels by which borders may move; neighbours go on to share theirs.")] = 0.0,
+    rectangles: Annotated[
+        float | None, typer.Option(help="Share of its smallest rectangle that a polygon must fill to become one: 0.8")
+    ] = None,
+    replace: Replace = False, url: Url = None,
+) -> None:  # fmt: skip
+    """Make polygons of a class raster, across its blocks, all of them or nothing."""
+    from .vectorizing import vectorize  # brings shapely
+
+    wanted = None if classes is None else numbers("--classes", classes, int)
+    db = _database(url)
+    with _progress("strips") as progress:
+        done = vectorize(
+            db, table, into, run=run, classes=wanted, probability=probability, probability_run=probability_run,
+            min_area=min_area, fill_holes=fill_holes, simplify=simplify, rectangles=rectangles, replace=replace,
+            progress=progress,
+        )  # fmt: skip
+    _say_loaded(done)
+
+
 def _preview(db: Database, view: View, count: int, output: Path, classes: Mapping[int, str] | None = None) -> None:
     from . import plot
 
