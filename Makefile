@@ -12,11 +12,11 @@ help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 demo: $(READY) postgis  ## train a road model on a real scene, straight out of PostGIS
-	$(BIN)/pgtiles demo
+	$(BIN)/pgtiles demo $(DEMO)
 
 test: $(READY)  ## all tests, against servers that they start themselves (or PGTILES_TEST_URL, one test after the other)
 	@PYTHON=$(BIN)/python ./.ci/postgis tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(if $(PGTILES_TEST_URL),,-n 2 --dist loadfile)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(if $(PGTILES_TEST_URL),,-n 2 --dist loadfile --no-loadscope-reorder)
 
 test-faults: $(READY)  ## kill, cut and starve the database while it is read, and print what happened; servers of its own
 	@PYTHON=$(BIN)/python ./.ci/postgis tests

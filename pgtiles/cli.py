@@ -530,11 +530,12 @@ def init(
 def demo(
     output: Picture = Path("demo.png"),
     seed: Annotated[int, typer.Option(help="Of the model and of the order of the tiles.")] = 0,
+    epochs: Annotated[int, typer.Option(min=1, help="Fewer are quicker, and learn less.")] = 20,
     url: Url = None,
 ) -> None:
     """Train a road model on a real SpaceNet scene, straight out of PostGIS: a few minutes on two cores."""
     sys.path.insert(0, str(folder("examples")))
-    runpy.run_path(str(folder("examples") / "demo.py"))["main"](output=output, seed=seed, url=url)
+    runpy.run_path(str(folder("examples") / "demo.py"))["main"](output=output, seed=seed, url=url, epochs=epochs)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ one template; `world` is one database that many tests only read.
 
 import os
 import shutil
+import signal
 import tempfile
 import warnings
 from contextlib import contextmanager
@@ -27,6 +28,11 @@ from pgtiles.template import folder
 X0, Y0, RES = 1_050_000.0, 5_985_000.0, 2.5  # the scene's upper left corner in EPSG:3857, and its metres a pixel
 HEIGHT, WIDTH = 900, 1000
 SUMMARY = pytest.StashKey[list[str]]()  # what a test would have read at the end of the run
+
+
+def pytest_configure():
+    """Have Ctrl-C mean what it means in a shell: what is started in the background ignores it, and so would all our children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -138,7 +138,7 @@ class TestClasses:
             ("08006", Kind.LOST), ("08P01", Kind.LOST), ("40001", Kind.AGAIN), ("40P01", Kind.AGAIN), ("25P03", Kind.AGAIN),
             ("55P03", Kind.AGAIN), ("57014", Kind.SLOW), ("28P01", Kind.PERMANENT), ("3D000", Kind.PERMANENT),
             ("42P01", Kind.PERMANENT), ("22012", Kind.PERMANENT), ("25006", Kind.PERMANENT), ("XX000", Kind.PERMANENT),
-            ("53200", Kind.PERMANENT), ("58030", Kind.PERMANENT),
+            ("53200", Kind.SLOW), ("25P04", Kind.SLOW), ("58030", Kind.PERMANENT),
         ],
     )  # fmt: skip
     def test_by_code_as_the_server_sends_it(self, world, state, is_):
@@ -575,8 +575,8 @@ class TestPoison:
         caplog.clear()
         with within(30):
             batch = read(db, plan, tiles, skip=True)
-        ((id_, cause),) = batch.skipped
-        assert id_ == BAD
+        ((at, id_, cause),) = batch.skipped
+        assert (tiles.ids[at], id_) == (BAD, BAD)
         assert says.rpartition(".*")[2] in cause
         keep, wanted = self.others(tiles, want)
         assert batch.sample.pop("bad").all()
@@ -587,7 +587,7 @@ class TestPoison:
     def test_a_batch_of_which_none_is_left(self, make, tiles):
         db, plan = make(bad(RAISES))
         batch = read(db, plan, tiles[tiles.ids == BAD], skip=True)
-        assert [id_ for id_, _ in batch.skipped] == [BAD]
+        assert [tile.tile_id for tile in batch.skipped] == [BAD]
         full = read(db, plan, tiles[tiles.ids == BAD + 1]).sample
         assert list(batch.sample) == list(full)
         for key, values in batch.sample.items():

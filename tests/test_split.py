@@ -509,7 +509,7 @@ class TestProof:
                 for name, tile in row.tiles.items():
                     part = getattr(split, name)
                     assert shapely.intersects(shape, shapely.box(*part[part.ids == tile].bounds[0]))
-        with pytest.raises(QueryError, match="needs one called id"):
+        with pytest.raises(QueryError, match="expected one called id"):
             split.proof(world.db, Labels("SELECT way AS geom FROM roads WHERE way && tile.geom"))
         assert len(split.proof(world.db, Labels("roads", buffer=15))) >= len(wanted)
         for layer in ({"road": Labels("roads")}, Vectors({"road": "roads"}), BySrid({3857: Vectors({"road": "roads"})})):
