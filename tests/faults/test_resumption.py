@@ -176,9 +176,11 @@ def test_32_other_ways_to_start_workers(make, want, row, method):
     row.identical(got, want[0], dataset)
 
 
-def test_32_pickled_and_forked(make, want, row):
+def test_32_pickled_and_forked(make, want, row, monkeypatch):
     """a dataset that was pickled, under a DataLoader of torch's own: its workers agree on the epoch"""
-    dataset = pickle.loads(pickle.dumps(make()))
+    dataset = make()
+    monkeypatch.setenv("PGTILES_URL", dataset.db.conninfo)  # a pickle holds no password
+    dataset = pickle.loads(pickle.dumps(dataset))
     loader = DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context="fork")
     row.identical(digest(loader), want[0])
     assert digest(loader) == want[1]
