@@ -530,12 +530,13 @@ def init(
 def demo(
     output: Picture = Path("demo.png"),
     seed: Annotated[int, typer.Option(help="Of the model and of the order of the tiles.")] = 0,
-    epochs: Annotated[int, typer.Option(min=1, help="Fewer are quicker, and learn less.")] = 20,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Fewer than its own are quicker, and learn less.")] = None,
     url: Url = None,
 ) -> None:
     """Train a road model on a real SpaceNet scene, straight out of PostGIS: a few minutes on two cores."""
     sys.path.insert(0, str(folder("examples")))
-    runpy.run_path(str(folder("examples") / "demo.py"))["main"](output=output, seed=seed, url=url, epochs=epochs)
+    given = {"epochs": epochs} if epochs else {}
+    runpy.run_path(str(folder("examples") / "demo.py"))["main"](output=output, seed=seed, url=url, **given)
 
 
 @contextmanager
