@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-faults lint bench bench-quick bench-page bench-peers docs clean postgis
+.PHONY: demo test test-faults lint bench bench-quick bench-page bench-peers docs clean ready postgis
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -14,12 +14,10 @@ help:  ## what there is to make
 demo: $(READY) postgis  ## train a road model on a real scene, straight out of PostGIS
 	$(BIN)/pgtiles demo $(DEMO)
 
-test: $(READY)  ## all tests, against servers that they start themselves (or PGTILES_TEST_URL, one test after the other)
-	@PYTHON=$(BIN)/python ./.ci/postgis tests
+test: ready  ## all tests, against servers that they start themselves (or PGTILES_TEST_URL, one test after the other)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(if $(PGTILES_TEST_URL),,-n 2 --dist loadfile --no-loadscope-reorder)
 
-test-faults: $(READY)  ## kill, cut and starve the database while it is read, and print what happened; servers of its own
-	@PYTHON=$(BIN)/python ./.ci/postgis tests
+test-faults: ready  ## kill, cut and starve the database while it is read, and print what happened; servers of its own
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults
 
 lint: $(READY)  ## ruff and mypy
@@ -27,8 +25,7 @@ lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(READY)  ## tiles per second, beside TorchGeo (make bench-peers), rasterio and SQL by hand; BENCH='--works baked' …
-	@PYTHON=$(BIN)/python ./.ci/postgis tests
+bench: ready  ## tiles per second, beside TorchGeo (make bench-peers), rasterio and SQL by hand; BENCH='--works baked' …
 	$(BIN)/python benchmarks/bench.py $(BENCH)
 
 bench-page: bench  ## the same, and docs/benchmark.md written from its figures
@@ -59,6 +56,9 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check -c benchmarks/peers-constraints.txt torchgeo torchvision requests
 	@touch .venv-peers/ready
+
+ready: $(READY)  ## the environment, and the programs that tests need
+	@PYTHON=$(BIN)/python ./.ci/postgis tests
 
 postgis: $(READY)
 	@PYTHON=$(BIN)/python ./.ci/postgis
