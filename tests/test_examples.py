@@ -50,7 +50,7 @@ def test_detect(url, tmp_path):
 
 
 def test_classify(url, tmp_path):
-    scores = run("classify", url, tmp_path, epochs=6)
+    scores = run("classify", url, tmp_path, epochs=4)
     assert scores["the small network"] > max(scores["the commonest class"], scores["colour alone"]) + 0.05
 
 
@@ -69,7 +69,7 @@ def test_hard_examples(url, tmp_path):
 
 
 def test_two_heads(url, tmp_path):
-    scores = run("two_heads", url, tmp_path, epochs=3)
+    scores = run("two_heads", url, tmp_path, epochs=2)
     assert scores["IoU"] > 2 * scores["IoU, all road"]
     assert scores["error"] < 0.75 * scores["error, always the mean"]
 
