@@ -10,10 +10,8 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from .errors import ConfigError
-from .exported import OBJECTS, Beside, Contents, Found, Json, Notes, One
+from .exported import OBJECTS, WHOLE, Beside, Contents, Found, Json, Notes, One
 from .pictures import Rings, covered
-
-WHOLE = "all"  # what the tiles are called that have no split
 
 
 def _layers(contents: Contents, name: str) -> tuple[str, str]:
@@ -143,7 +141,7 @@ class Yolo:
     def beside(self, notes: Notes, splits: list[str], contents: Contents) -> Beside:
         """What a trainer is told: where the images of each split are, and the classes."""
         names = contents.classes[_layers(contents, "yolo")[1]].values()
-        lines = [f"{split or WHOLE}: images/{split or WHOLE}\n" for split in splits]
+        lines = [f"{json.dumps(split or WHOLE)}: {json.dumps(f'images/{split or WHOLE}')}\n" for split in splits]
         lines += ["names:\n", *(f"  {n}: {json.dumps(name, ensure_ascii=False)}\n" for n, name in enumerate(names))]
         yield "data.yaml", iter(lines)
 

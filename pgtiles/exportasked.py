@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from .draws import Fresh
 from .errors import ConfigError
-from .exported import Contents, Format, kind_of
+from .exported import WHOLE, Contents, Format, is_folder, kind_of
 from .pictures import KINDS, crs_of
 from .template import compose
 from .tiles import Tiles
@@ -26,6 +27,12 @@ def tiles_of(dataset: TileDataset) -> Tiles:
         )
     if dataset.transform is not None:
         raise ConfigError("transform: files hold what the layers show, before any transform: export a dataset without one")
+    for split in np.unique(dataset.tiles.columns.get("split", np.array([""]))).tolist():
+        if split == WHOLE or not (split == "" or is_folder(str(split))):
+            raise ConfigError(
+                f"column split: {split!r}: expected train, val, test, or what else can be a folder's name, but not {WHOLE!r}, "
+                "as tiles without a split are called"
+            )
     return dataset.tiles
 
 
@@ -66,6 +73,9 @@ def contents_of(
         if not nameless:
             raise ConfigError("classes= names those of layers that have no names, and there is none: leave it out")
         named |= dict.fromkeys(nameless, _checked(classes))
+    for name, text in ((name, text) for name, known in named.items() for text in known.values()):
+        if any(unicodedata.category(sign) in {"Cc", "Cs"} or sign in "\ufffe\uffff" for sign in text):
+            raise ConfigError(f"layer {name!r}: the class {text!r} has a sign that can't be in text files: call it otherwise")
     rows = dataset.db.query(compose("crs_known", srids=sorted(set(tiles.srids.tolist()))))
     fills = {name: float(cast("Any", layers[name].sheet).fill) for name, kind in kinds.items() if kind == "mask"}
     crs = {srid: crs_of(*known) for srid, *known in rows}

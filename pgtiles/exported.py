@@ -19,10 +19,11 @@ from .timeseries import Steps
 
 Json = dict[str, Any]
 OBJECTS = ("instances", "boxes", "mask")  # kinds of layers in which objects are found, the most telling first
+WHOLE = "all"  # what the tiles are called that have no split
 MOST = 2**16 - 1  # instances of a tile that a file can tell apart
 MEND = {
-    "image": "stretch=(low, high) brings values to 8 bits, Imagery(bands=(1, 2, 3)) chooses bands, images='tiff' keeps them as "
-    "they are",
+    "image": "stretch=(low, high) brings values to 8 bits, Imagery(bands=(1, 2, 3)) chooses bands, Imagery(dtype='native') "
+    "leaves uint16 what it is, images='tiff' keeps all as it is",
     "mask": "give the layer dtype='uint8', or take format='geotiff'",
 }
 
@@ -77,6 +78,8 @@ class Contents:
         named, fitting = getattr(self, argument), [name for name, kind in self.kinds.items() if kind in kinds]
         if named is not None and named in fitting:
             return str(named)
+        if named is not None and needed:
+            raise ConfigError(f"{argument}={named!r} is of kind {self.kinds[named]}; {needed}; the layers are {self.said}")
         for kind in kinds:
             found = [name for name in fitting if self.kinds[name] == kind]
             if len(found) > 1:
@@ -139,7 +142,7 @@ class Contents:
     def class_of(self, one: One, name: str, label: float) -> str:
         """A class's name; `DataError` where the classes are known and it is none of them."""
         known = self.classes.get(name, {})
-        if label != label or label != int(label):
+        if not float(label).is_integer():
             raise DataError(f"{one.said}: layer {name!r} is {label:g} there, which is no class: expected a whole number; "
                             "missing= says what tiles without a row get, Tiles.filter leaves them out")  # fmt: skip
         if known and int(label) not in known:
@@ -156,7 +159,9 @@ class Contents:
         return found
 
     def check_objects(self, image: str, objects: str) -> None:
-        """Raise `ConfigError` where objects are not told in the image's pixels."""
+        """Raise `ConfigError` where objects are not told in the image's pixels, or are none."""
+        if self.kinds[objects] == "mask" and np.dtype(dtype := self.layers[objects].sheet.dtype).kind == "f":
+            raise ConfigError(f"layer {objects!r} is of {dtype}, and classes of objects are whole numbers: dtype='uint8'")
         seen, told = (self.layers[name].sheet.shape[-2:] for name in (image, objects))
         told = self.shape if self.kinds[objects] == "boxes" else told
         if seen != told:
@@ -199,6 +204,11 @@ def kind_of(layer: OpenLayer) -> str:
     if isinstance(sheet, Pixels | Mask):
         return "image" if len(sheet.shape) == 3 else "mask"
     return {BoxSheet: "boxes", InstanceSheet: "instances", ValueSheet: "value", Steps: "series"}[type(sheet)]
+
+
+def is_folder(text: str) -> bool:
+    """Whether a folder can be called so, here and elsewhere."""
+    return bool(text.strip()) and not text.startswith(".") and not any(sign in text for sign in '/\\:*?"<>|\0\n\r')
 
 
 Notes = Callable[[], Iterator[Json]]  # what was noted of each tile, by its id

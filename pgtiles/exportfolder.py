@@ -18,7 +18,7 @@ from threading import Lock
 from typing import Any
 
 from .describing import differences
-from .errors import ConfigError, DataError, LoadError
+from .errors import ConfigError, DataError, LoadError, PgtilesError
 
 FORMAT = 1  # of the folder and of what is noted
 SETTINGS, TILES, WORK, JOURNAL = "pgtiles.json", "tiles.jsonl", ".pgtiles", "journal.jsonl"
@@ -180,10 +180,10 @@ class Folder:
 
     def tidy(self) -> None:
         """Remove what is left of the work, but for a journal from which the next call goes on."""
-        for leftover in (self.path / WORK).iterdir():
-            if leftover.name != JOURNAL or not leftover.stat().st_size:
-                leftover.unlink()
-        with suppress(OSError):
+        with suppress(OSError):  # what can't be removed, as of a disk that went read-only, is of no harm
+            for leftover in (self.path / WORK).iterdir():
+                if leftover.name != JOURNAL or not leftover.stat().st_size:
+                    leftover.unlink()
             (self.path / WORK).rmdir()
 
     def close(self) -> None:
@@ -198,7 +198,7 @@ def explained(path: Path) -> Iterator[None]:
     """What the system does not allow, in words: `LoadError`."""
     try:
         yield
+    except PgtilesError:  # of which some are OSErrors: a server that is away is no disk that is full
+        raise
     except OSError as error:
-        if isinstance(error, LoadError):
-            raise
         raise LoadError(f"{error.filename or path} can't be written: {error.strerror or error}") from error

@@ -7,36 +7,35 @@ and the same call goes on. What stands beside the tiles is made of the notes at 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from itertools import count
+from functools import partial
 from os import PathLike
 from pathlib import Path
-from threading import Event, Lock
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from . import surviving
+from .ahead import ahead
 from .annotations import Coco, Voc, Yolo
 from .describing import Json, plain, wish_said
 from .errors import ConfigError, PgtilesError
 from .exportasked import contents_of, pairs_of, tiles_of
 from .exported import Contents, Format, One
 from .exportfolder import Folder, explained, export_folder
+from .exportlots import CHUNK, Lot, lots, missing, places
 from .exportnotes import about_classes, about_pixels, beside
 from .grid import whole
 from .newtable import Progress
 from .pairs import Folders, Pairs
 from .provenance import sources as sources_of
-from .reading import read_batch
 from .shards import Shard, WebDataset, told
 from .tiles import Tiles
 
 if TYPE_CHECKING:
     from .dataset import TileDataset
 
-CHUNK = 32  # tiles that one statement reads, and that are moved to their place together
 FORMATS: dict[str, Format] = {
     "geotiff": Pairs(images="tiff", masks="tiff"),
     "png": Pairs(images="png", masks="png"),
@@ -55,10 +54,12 @@ class Exported:
 
     folder: Path
     tiles: int
-    """That were asked for: each is one of the next two."""
+    """That were asked for: each is one of the next three."""
     written: int
     there: int
     """Were in the folder before, and were not looked at."""
+    skipped: int
+    """Can't be read, of a dataset with ``on_error="skip"``; the log says why, and the same call tries them again."""
     all: int
     """That are in the folder now, those of earlier calls with other tiles too."""
 
@@ -83,6 +84,9 @@ def export(
     A tile's id names its files. A column ``split`` of the tiles, as `Tiles.split` gives it in ``split.tiles``, says which is
     train, val or test.
 
+    The server may fail meanwhile, as while training: what it did not send is asked for again, for ``Database(patience=…)``
+    seconds. ``dataset.batch_size`` tiles at most are read at once by each of its ``connections``, and held in memory.
+
     Args:
         dataset: whose layers and tiles. Each tile is written once, in whatever order it is trained.
         folder: where; it is made if need be.
@@ -100,6 +104,7 @@ def export(
         ConfigError: the layers don't fit the format, or the folder holds anything else: before anything is written.
         LoadError: a file can't be written. What was written before stays, and is whole.
         DataError: a tile does not fit the format, as a class that is not known; the error names it.
+        OutageError: the server stayed away for too long. What was written before stays, as for any error while tiles are read.
 
     """
     if format not in FORMATS:
@@ -120,16 +125,17 @@ def export(
         sources_of(dataset.db, dataset.plan, dataset.layers, tiles[:1])  # raises where rows can't be called by anything
     path = Path(folder)
     with export_folder(path, plain(settings)) as into:
-        missing = _missing(path, into, tiles)
-        work = _Work(dataset, form, contents, into, sources, len(tiles), progress, len(tiles) - len(missing))
+        wanted = tiles[missing(path, into, tiles)]
+        there = len(tiles) - len(wanted)
+        work = _Work(dataset, form, contents, into, sources, len(tiles), progress, there)
         try:
-            work.all(_lots(into, tiles[missing], form, shard))
+            work.all(lots(into, wanted, shard if form.shard else None))
             with explained(path):
                 into.finish(beside(into.notes, form, contents))
         except PgtilesError as error:
             said = f"{work.done} of {len(tiles)} tiles are in {path}; the same call goes on from there"
             raise type(error)(f"{error}\n{said}") from error
-        return Exported(path, len(tiles), len(missing), len(tiles) - len(missing), len(into))
+        return Exported(path, len(tiles), len(wanted) - work.skipped, there, work.skipped, len(into))
 
 
 @dataclass
@@ -144,32 +150,29 @@ class _Work:
     total: int
     progress: Progress | None
     done: int
-    stopped: Event = field(default_factory=Event)
+    skipped: int = 0
     lock: Lock = field(default_factory=Lock)
 
-    def all(self, lots: Sequence[tuple[str, Tiles]]) -> None:
-        """Write all lots, some at a time, each by a thread."""
+    def all(self, lots: Sequence[Lot]) -> None:
+        """Write all lots, some at a time, each by a thread. Where one fails, or at Ctrl-C, the others stop waiting too."""
         self._tell(0)
-        with ThreadPoolExecutor(self.dataset.connections, thread_name_prefix="pgtiles") as threads:
-            writing = [threads.submit(self._lot, *lot) for lot in lots]
-            try:
-                for ended in as_completed(writing):
-                    ended.result()
-            finally:  # where one failed, or somebody pressed Ctrl-C: a lot that has begun ends, a tar at its next tiles
-                self.stopped.set()
-                threads.shutdown(wait=True, cancel_futures=True)
+        for _ in ahead(self._lot, lots, threads=self.dataset.connections, interrupt=self.dataset.db.interrupt):
+            pass
 
-    def _tell(self, done: int) -> None:
+    def _tell(self, done: int, skipped: int = 0) -> None:
         with self.lock:
             self.done += done
+            self.skipped += skipped
             if self.progress:
                 self.progress(self.done, self.total)
 
-    def _lot(self, tar: str, tiles: Tiles) -> None:
+    def _lot(self, lot: Lot) -> None:
+        tar, tiles = lot
         with explained(self.folder.path):
-            self._into_tar(tar, tiles) if tar else self._loose(tiles)
+            many = self._into_tar(tar, tiles) if tar else self._loose(tiles)
+        self._tell(len(tiles), len(tiles) - many)
 
-    def _loose(self, tiles: Tiles) -> None:
+    def _loose(self, tiles: Tiles) -> int:
         written, notes = list[tuple[Path, str]](), []
         for files, note in self._read(tiles):
             for name, data in files.items():
@@ -177,29 +180,33 @@ class _Work:
                 written[-1][0].write_bytes(data)
             notes.append(note | {"files": list(files)})
         self.folder.add(written, notes)
-        self._tell(len(tiles))
+        return len(notes)
 
-    def _into_tar(self, name: str, tiles: Tiles) -> None:
+    def _into_tar(self, name: str, tiles: Tiles) -> int:
         aside, notes = self.folder.aside(), list[Json]()
-        tar = Shard(aside)
-        try:
-            for start in range(0, len(tiles), CHUNK):
-                if self.stopped.is_set():
-                    return
-                for files, note in self._read(tiles[start : start + CHUNK]):
-                    tar.add(files)
-                    notes.append(note | {"files": [name]})
-        finally:
-            tar.close()
-        self.folder.add([(aside, name)], notes)
-        self._tell(len(tiles))
+        with Shard(aside) as tar:
+            for files, note in self._read(tiles):
+                tar.add(files)
+                notes.append(note | {"files": [name]})
+        self.folder.add([(aside, name)] if notes else [], notes)
+        return len(notes)
 
     def _read(self, tiles: Tiles) -> Iterator[tuple[dict[str, bytes], Json]]:
-        """Of each tile its files, and what is to be noted."""
-        sample = read_batch(self.dataset.db, self.dataset.plan, tiles).sample
-        rows = sources_of(self.dataset.db, self.dataset.plan, self.dataset.layers, tiles) if self.sources else {}
+        """Of each tile that can be read its files, and what is to be noted."""
+        many = min(self.dataset.batch_size or CHUNK, CHUNK)
+        for start in range(0, len(tiles), many):
+            yield from self._batch(tiles[start : start + many])
+
+    def _batch(self, tiles: Tiles) -> Iterator[tuple[dict[str, bytes], Json]]:
+        db, plan = self.dataset.db, self.dataset.plan
+        sample, _, _, skipped = surviving.read(db, plan, tiles, skip=self.dataset.on_error == "skip")
+        tiles = tiles[np.delete(np.arange(len(tiles)), [one.at for one in skipped])]
+        rows = {}
+        if self.sources and len(tiles):
+            work = partial(sources_of, db, plan, self.dataset.layers, tiles)
+            rows = db.retry(work, lambda: f"what lies under tile {tiles.ids[0]} and the next {len(tiles) - 1}")
         keys = [key for key in sample if key not in {"bounds", "tile_id", "srid"}]
-        for i, place in enumerate(_places(tiles)):
+        for i, place in enumerate(places(tiles)):
             arrays = {key: sample[key][i] for key in keys}
             one = One(place["id"], place["split"], place["srid"], tuple(place["bounds"]), arrays)
             files, more = self.form.files(one, self.contents)
@@ -207,51 +214,3 @@ class _Work:
             note: Json = {**place, "columns": columns, "files": []}
             note |= about_classes(one, self.contents) | about_pixels(one, self.contents) | more
             yield files, note | ({"sources": rows[one.id]} if self.sources else {})
-
-
-def _splits(tiles: Tiles) -> list[str]:
-    """Of each tile its split; empty where it has none."""
-    given = tiles.columns.get("split")
-    return [""] * len(tiles) if given is None else [str(name) for name in given.tolist()]
-
-
-def _places(tiles: Tiles) -> list[Json]:
-    """Of each tile what it must be for files of its id to be its own."""
-    times = [None] * len(tiles) if tiles.times is None else told(tiles.times)
-    each = zip(tiles.ids.tolist(), _splits(tiles), tiles.srids.tolist(), tiles.bounds.tolist(), times, strict=True)
-    return [{"id": id_, "split": split, "srid": srid, "bounds": box, "time": time} for id_, split, srid, box, time in each]
-
-
-def _missing(path: Path, folder: Folder, tiles: Tiles) -> NDArray[np.int64]:
-    """The positions of tiles that are not in the folder; `ConfigError` where another tile of such an id is."""
-    missing = []
-    for i, here in enumerate(_places(tiles)):
-        id_ = here["id"]
-        if id_ not in folder:
-            missing.append(i)
-            continue
-        note = folder.note(id_)
-        if odd := [f"{key} {note[key]}, now {value}" for key, value in here.items() if note[key] != value]:
-            raise ConfigError(
-                f"tile {id_} is in {path} already, with {odd[0]}: number these tiles from elsewhere (first_id=), or name "
-                "another folder"
-            )
-        if not all((path / file).exists() for file in note["files"]):
-            folder.forget(id_)
-            missing.append(i)
-    return np.array(missing, np.int64)
-
-
-def _lots(folder: Folder, tiles: Tiles, form: Format, shard: int) -> list[tuple[str, Tiles]]:
-    """The tiles, lot by lot: of each the tar that it becomes, and the tiles. Which tiles share a tar is the same in whatever
-    order tars were written before.
-    """
-    if not form.shard:
-        return [("", tiles[k : k + CHUNK]) for k in range(0, len(tiles), CHUNK)]
-    taken = {file for note in folder.notes() for file in note["files"]}
-    splits, lots = np.array(_splits(tiles)), []
-    for split in dict.fromkeys(splits.tolist()):
-        own = tiles[np.flatnonzero(splits == split)]
-        free = (name for n in count() if (name := f"{split or 'all'}-{n:06d}.tar") not in taken)
-        lots += [(next(free), own[k : k + shard]) for k in range(0, len(own), shard)]
-    return lots

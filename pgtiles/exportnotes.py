@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from .errors import ConfigError
-from .exported import Beside, Contents, Format, Json, Notes, One
+from .exported import WHOLE, Beside, Contents, Format, Json, Notes, One
 from .shards import told
 
 
@@ -47,14 +47,16 @@ def _moments(pixels: Any) -> list[Any]:
     if not pixels.size:
         return [0, 0.0, 0.0, None, None]
     wide = pixels.astype(np.float64)
-    return [pixels.size, float(wide.sum()), float(np.square(wide).sum()), pixels.min().item(), pixels.max().item()]
+    with np.errstate(over="ignore"):
+        sums = told(np.array([wide.sum(), np.square(wide).sum()]))
+    return [pixels.size, *sums, pixels.min().item(), pixels.max().item()]
 
 
 def beside(notes: Notes, form: Format, contents: Contents) -> Beside:
     """The files beside the tiles, of whatever format: names and texts."""
     splits = sorted({note["split"] for note in notes()}, key=lambda split: ("train val test".find(split), split))
     yield "classes.json", iter([_text(_classes(contents))])
-    yield "statistics.json", iter([_text({split or "all": _statistics(notes, split, contents) for split in splits})])
+    yield "statistics.json", iter([_text({split or WHOLE: _statistics(notes, split, contents) for split in splits})])
     for split in filter(None, splits):
         yield f"splits/{split}.txt", (f"{note['id']}\n" for note in notes() if note["split"] == split)
     if any("sources" in note for note in notes()):
@@ -81,22 +83,15 @@ def _statistics(notes: Notes, split: str, contents: Contents) -> Json:
     """Of the tiles of a split: their number; of each band mean, spread, least and most; pixels, share and tiles of each class;
     how many objects there are of each.
     """
-    tiles, bands, pixels, objects = (
-        0,
-        dict[str, list[Any]](),
-        dict[str, dict[str, list[int]]](),
-        dict[str, dict[str, list[int]]](),
-    )
+    tiles, bands = 0, dict[str, list[_Band]]()
+    pixels, objects = dict[str, dict[str, list[int]]](), dict[str, dict[str, list[int]]]()
     for note in notes():
         if note["split"] != split:
             continue
         tiles += 1
         for layer, found in note["bands"].items():
-            known = bands.setdefault(layer, [[0, [], [], [], []] for _ in found])
-            for band, (size, total, squares, least, most) in zip(known, found, strict=True):
-                band[0] += size
-                for kept, value in zip(band[1:], (total, squares, least, most), strict=True):
-                    kept += [] if value is None else [value]
+            for band, one in zip(bands.setdefault(layer, [_Band() for _ in found]), found, strict=True):
+                band.add(*one)
         for layer, counts in note["pixels"].items():
             _add(pixels.setdefault(layer, {}), counts)
         for name, kind in contents.kinds.items():
@@ -105,7 +100,7 @@ def _statistics(notes: Notes, split: str, contents: Contents) -> Json:
                 _add(objects.setdefault(name, {}), {str(label): labels.count(label) for label in labels})
     return {
         "tiles": tiles,
-        "bands": {layer: [_band(*band) for band in known] for layer, known in bands.items()},
+        "bands": {layer: [band.told() for band in known] for layer, known in bands.items()},
         "pixels": {layer: _counted(found, contents.classes.get(layer, {})) for layer, found in pixels.items()},
         "objects": {layer: _counted(found, contents.classes.get(layer, {})) for layer, found in objects.items()},
     }
@@ -117,12 +112,31 @@ def _add(known: dict[str, list[int]], counts: dict[str, int]) -> None:
         kept[0], kept[1] = kept[0] + many, kept[1] + 1
 
 
-def _band(size: int, sums: list[float], squares: list[float], least: list[Any], most: list[Any]) -> Json:
-    if not size:
-        return {"pixels": 0, "mean": None, "std": None, "min": None, "max": None}
-    mean = math.fsum(sums) / size
-    spread = math.sqrt(max(math.fsum(squares) / size - mean**2, 0))
-    return {"pixels": size, "mean": mean, "std": spread, "min": min(least), "max": max(most)}
+class _Band:
+    """What tiles noted of a band, added up exactly."""
+
+    def __init__(self) -> None:
+        self.size, self.sum, self.squares = 0, Fraction(0), Fraction(0)
+        self.least, self.most = math.inf, -math.inf
+        self.large = False  # whether a tile's sums are beyond what a float holds
+
+    def add(self, size: int, total: float | None, squares: float | None, least: float | None, most: float | None) -> None:
+        """A tile."""
+        if least is None or most is None:
+            return
+        self.size, self.least, self.most = self.size + size, min(self.least, least), max(self.most, most)
+        if total is None or squares is None:
+            self.large = True
+        else:
+            self.sum, self.squares = self.sum + Fraction(total), self.squares + Fraction(squares)
+
+    def told(self) -> Json:
+        if not self.size:
+            return {"pixels": 0, "mean": None, "std": None, "min": None, "max": None}
+        mean, square = self.sum / self.size, self.squares / self.size
+        spread = None if self.large else math.sqrt(max(square - mean**2, Fraction(0)))
+        known = {"mean": None if self.large else float(mean), "std": spread}
+        return {"pixels": self.size, **known, "min": self.least, "max": self.most}
 
 
 def _counted(found: dict[str, list[int]], names: Any) -> list[Json]:
@@ -143,6 +157,4 @@ def _sources(notes: Notes) -> Iterator[str]:
 
 def _quoted(value: Any) -> str:
     text = str(value)
-    if "\n" in text or "\r" in text:
-        raise ConfigError(f"sources: {text!r:.80} has an end of line")
-    return '"' + text.replace('"', '""') + '"' if any(sign in text for sign in ',"') else text
+    return '"' + text.replace('"', '""') + '"' if not text or any(sign in text for sign in ',"\n\r') else text

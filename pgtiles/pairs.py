@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .errors import ConfigError
-from .exported import Beside, Contents, Json, Notes, One
+from .exported import Beside, Contents, Json, Notes, One, is_folder
 from .pictures import KINDS
 
 
@@ -25,6 +25,8 @@ class Pairs:
         if not {"image", "mask", "instances"} & set(contents.kinds.values()):
             raise ConfigError(f"expected a layer of imagery, or a mask; the layers are {contents.said}")
         for name, kind in contents.kinds.items():
+            if not is_folder(name):
+                raise ConfigError(f"layer {name!r}: its files go into a folder of that name: call the layer otherwise")
             if kind == "series":
                 raise ConfigError(
                     f"layer {name!r} is a time series, and a picture is of one time: format='webdataset' takes it"
@@ -66,7 +68,7 @@ class Folders:
         if contents.layers[str(name)].sheet.shape:
             raise ConfigError(f"layer {name!r} has several numbers a tile: format='folders' wants one, its class")
         for text in contents.classes.get(str(name), {}).values():
-            if not text.strip() or text.startswith(".") or any(sign in text for sign in '/\\:*?"<>|\0'):
+            if not is_folder(text):
                 raise ConfigError(f"classes: {text!r} can't be a folder's name")
         contents.check_image(_image(contents))
 

@@ -7,11 +7,12 @@ from typing import Any, Protocol, cast
 
 from psycopg import sql
 
+from . import catalog
 from .bakedtable import Baked
 from .bysrid import BySrid
 from .database import Database
 from .errors import ConfigError, DataError, MissingError, QueryError
-from .features import is_table
+from .features import is_table, of_table
 from .labels import Labels
 from .placecheck import lies_in
 from .query import Layer, OpenLayer, over, relation
@@ -59,17 +60,36 @@ def _of_layer(db: Database, layer: OpenLayer, asked: Layer, tiles: Tiles) -> lis
         raise ConfigError("it is baked, and its tiles don't tell: take the layer itself")
     if layer.features:
         return _drawn(db, asked, tiles)
-    tables = used(db, tiles, layer.select)
-    return [row for one in tables for row in _under(db, one, tiles)]
+    return [row for one in used(db, tiles, layer.select) for row in _under(db, _whole(db, one), tiles)]
 
 
 def _drawn(db: Database, asked: Any, tiles: Tiles) -> list[tuple[int, str, str]]:
     """The features of a layer that meet each tile."""
-    if isinstance(asked, Boxes | Instances):
-        asked = Labels(asked.source, where=asked.where, srid=asked.srid, column=asked.column)
-    shown = cast("_Drawn", asked).shown(db, tiles, [str(id_) for id_ in tiles.ids.tolist()])  # each tile is a side of its own
     whole = str(db.table(asked.source)) if is_table(getattr(asked, "source", None)) else ""
+    if isinstance(asked, Boxes | Instances):
+        asked = _burned(db, asked)
+    shown = cast("_Drawn", asked).shown(db, tiles, [str(id_) for id_ in tiles.ids.tolist()])  # each tile is a side of its own
+    if nameless := [place for (_, key), places in shown.items() if key is None for place in places.values()]:
+        raise DataError(f"tile {nameless[0]} has a row whose id is NULL: leave it out with WHERE, or COALESCE(…) AS id")
     return [(tile, part or whole, key) for (part, key), places in shown.items() for tile in places.values()]
+
+
+def _burned(db: Database, asked: Boxes | Instances) -> Labels:
+    """Labels of the same features, called the same."""
+    if asked.id is None:
+        return Labels(asked.source, where=asked.where, srid=asked.srid, column=asked.column)
+    where = [asked.where] if asked.where else ()
+    srid, text = of_table(db, db.table(str(asked.source)), value=1, where=where, column=asked.column, id_=asked.id)
+    return Labels(text, srid=srid)
+
+
+def _whole(db: Database, one: Used) -> Used:
+    """The table of which this one is an overview: its rows are the scenes. Else itself."""
+    slots = {"schema": one.table.schema, "name": one.table.name, "column": one.column.name}
+    for schema, name, column in db.query(compose("overview_base", **slots)):
+        if found := catalog.relation(db.query, schema, name):
+            return Used(found, found.require(column))
+    return one
 
 
 def _under(db: Database, one: Used, tiles: Tiles) -> list[tuple[int, str, str]]:

@@ -7,7 +7,7 @@ import json
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,10 +65,10 @@ class WebDataset:
 
 
 def told(array: NDArray[Any]) -> Any:
-    """Numbers as JSON has them: what is none is null."""
+    """Numbers as JSON has them: what is none, or infinite, is null."""
     if array.dtype.kind in "mM":
         return [None if text == "NaT" else text for text in array.astype(str).reshape(-1).tolist()]
-    nothing = np.isnan(array) if array.dtype.kind == "f" else np.zeros(array.shape, bool)
+    nothing = ~np.isfinite(array) if array.dtype.kind == "f" else np.zeros(array.shape, bool)
     return np.where(nothing, None, array.astype(object)).tolist()  # type: ignore[call-overload]
 
 
@@ -91,6 +91,9 @@ class Shard:
             about.size, about.mode = len(data), 0o644
             self._tar.addfile(about, io.BytesIO(data))
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Write the end of the tar."""
         self._tar.close()

@@ -125,6 +125,8 @@ class View:
                 "--class and --buffer are for masks: without --objects, the connected parts of a mask are objects"
             )
         tiles, layers = self.look(db, count, stride)
+        if self.image:
+            layers["image"] = replace(cast("Imagery", layers["image"]), dtype="native")  # for files, which hold uint16 well
         if min_share:
             known = tiles.describe(db, {"mask": cast("Labels", layers["mask"])})
             shares = [name for name in known.columns if name not in tiles.columns and not name.endswith("_count")]

@@ -18,6 +18,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
+import psycopg
 import pytest
 import rasterio
 import shapely
@@ -43,7 +44,7 @@ from pgtiles import (
     read,
 )
 from pgtiles.cli import typer_app
-from pgtiles.errors import ConfigError, DataError, LoadError
+from pgtiles.errors import ConfigError, DataError, LoadError, OutageError, QueryError
 from pgtiles.programs import find_programs
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # of PNG, as it is
@@ -349,6 +350,31 @@ class TestBeside:
                 NAMES[value]: (labels == value).sum() for value in np.unique(labels)
             }
 
+    def test_of_floats_of_any_size(self, world, schema_db, tmp_path):
+        """A nodata value that no square holds, and large values that differ little; what is no number is null, as JSON has it."""
+        rng = np.random.default_rng(1)
+        high = rng.normal(0, 0.5, (1, 90, 100)) + 1e6
+        low = high.copy()
+        low[:, :, 50:] = -np.finfo("float64").max
+        grid = Grid(srid=3857, resolution=RES, size=30, origin=(X0, Y0))
+        tiles = Tiles.sliding(grid, within=(X0, Y0 - 90 * RES, X0 + 100 * RES, Y0)).with_columns(far=np.full(9, np.inf))
+        for name, values in (("high", high), ("low", low)):
+            load.raster(schema_db, write_tiff(tmp_path / f"{name}.tif", values), f"mine.{name}")
+            data = TileDataset(schema_db, tiles, {"image": Imagery(name), "kind": Value("SELECT 'Infinity'::float8 AS value")})
+            export(data, tmp_path / name, format="webdataset" if name == "low" else "geotiff")
+        there = high[0, :, :90]
+        [told] = json.loads((tmp_path / "high" / "statistics.json").read_text())["all"]["bands"]["image"]
+        assert (told["mean"], told["std"]) == pytest.approx((there.mean(), there.std()), rel=1e-3)
+        [told] = json.loads((tmp_path / "low" / "statistics.json").read_text())["all"]["bands"]["image"]
+        assert (told["mean"], told["std"], told["max"]) == (None, None, low[0, :, :90].max())
+
+        def refused(text):
+            raise AssertionError(f"{text} is no JSON")
+
+        for text in (tmp_path / "low" / "tiles.jsonl").read_text().splitlines():
+            line = json.loads(text, parse_constant=refused)
+            assert (line["columns"]["far"], line["values"]["kind"]) == (None, None)
+
     def test_each_tile_has_a_line(self, world, split, tmp_path):
         wider = split.with_columns(cloud=np.linspace(0, 1, len(split)))
         live, out = exported(world, wider, tmp_path, "geotiff", {"kind": Value(KIND), "boxes": Boxes(AREAS)})
@@ -492,16 +518,24 @@ print(TestInterrupted.export(*sys.argv[2:5], connections=int(sys.argv[5]), progr
             assert done.written + done.there == done.tiles
             assert tree(cut) == whole[format_]
 
-    def test_ctrl_c(self, world, whole, tmp_path):
-        process = self.start(world, tmp_path, "geotiff")
-        self.wait(process, 32)
-        process.send_signal(signal.SIGINT)
-        _, wrong = process.communicate(timeout=60)
-        assert "KeyboardInterrupt" in wrong
-        assert {path.name for path in (tmp_path / ".pgtiles").iterdir()} == {"journal.jsonl"}
-        done = self.export(world.url, tmp_path, "geotiff")
-        assert 32 <= done.there < done.tiles
-        assert tree(tmp_path) == whole["geotiff"]
+    def test_ctrl_c(self, world, tiles, tmp_path):
+        """It ends within seconds, whatever the server is at."""
+        with world.db.connection() as conn:
+            conn.execute("CREATE TABLE wait (seconds int); INSERT INTO wait VALUES (60)")
+        late = f"SELECT tile.geom FROM tile, wait WHERE CASE WHEN tile.id > {tiles.ids[31]} THEN pg_sleep(seconds) IS NOT NULL ELSE true END"
+        data, began = dataset(world, tiles, mask=Labels(late)), time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            export(data, tmp_path / "cut", progress=lambda done, total: done and os.kill(os.getpid(), signal.SIGINT))
+        assert time.monotonic() - began < 20
+        assert {path.name for path in (tmp_path / "cut" / ".pgtiles").iterdir()} == {"journal.jsonl"}
+        with world.db.connection() as conn:
+            conn.execute("UPDATE wait SET seconds = 0")
+        done = export(data, tmp_path / "cut")
+        assert (done.there, done.written) == (32, len(tiles) - 32)
+        export(data, tmp_path / "whole")
+        with world.db.connection() as conn:
+            conn.execute("DROP TABLE wait")
+        assert tree(tmp_path / "cut") == tree(tmp_path / "whole")
 
     @pytest.mark.parametrize("most", [10_000, 30_000])
     def test_a_disk_that_takes_no_more(self, world, whole, tmp_path, most):
@@ -542,6 +576,65 @@ print(TestInterrupted.export(*sys.argv[2:5], connections=int(sys.argv[5]), progr
             export(dataset(world, tiles), tmp_path / "out")
         process.communicate(timeout=60)
         assert process.returncode == 0
+
+
+class TestFailingServer:
+    """What a dataset survives, an export does."""
+
+    @pytest.fixture
+    def cut(self, world):
+        """A progress that ends all of pgtiles' backends, active or idle, each time it is told something."""
+        with psycopg.connect(world.url, autocommit=True) as conn:
+            yield lambda done, total: conn.execute(
+                "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND application_name = 'pgtiles'"
+            )
+
+    @staticmethod
+    def slow(world, tiles, **options):
+        """The first lot ends while the other one is being read."""
+        late = f"CASE WHEN tile.id > {tiles.ids[31]} THEN 0.03 ELSE 0 END"
+        areas = AREAS.replace("areas", f"areas, pg_sleep({late})")
+        db = Database(world.url, **options.pop("db", {}))
+        return TileDataset(db, tiles, {"image": Imagery("scene"), "mask": Labels(areas)}, **options)
+
+    def test_lost_connections(self, world, tiles, tmp_path, cut):
+        export(self.slow(world, tiles), tmp_path / "peace", sources=True)
+        data = self.slow(world, tiles)
+        assert export(data, tmp_path / "cut", sources=True, progress=cut).written == len(tiles)
+        assert data.stats().retries > 0
+        assert tree(tmp_path / "cut") == tree(tmp_path / "peace")
+
+    def test_given_up(self, world, tiles, tmp_path, cut):
+        """It says what the server did, and nothing of a disk; the error names no more tiles than a batch has."""
+        data = self.slow(world, tiles, batch_size=4, db={"patience": 0})
+        with pytest.raises(OutageError, match=r"tiles \d+, \d+, \d+, \d+: given up (.|\n)*patience") as caught:
+            export(data, tmp_path, progress=cut)
+        assert "can't be written" not in str(caught.value)
+        assert str(caught.value).endswith("; the same call goes on from there")
+
+    def test_skipped(self, world, tiles, tmp_path):
+        """A tile that can't be read is left out, and tried again by the next call."""
+        bad = int(tiles.ids[3])
+        with world.db.connection() as conn:
+            conn.execute("CREATE TABLE flaw (n int); INSERT INTO flaw VALUES (0)")
+        try:
+            layers = {"mask": Labels(f"SELECT tile.geom FROM tile, flaw WHERE 1 / (tile.id - {bad} + flaw.n) < 9")}
+            with pytest.raises(QueryError, match=rf"layer 'mask', tile {bad} at .*division by zero"):
+                export(TileDataset(world.db, tiles, layers), tmp_path)
+            data = TileDataset(world.db, tiles, layers, on_error="skip")
+            for more in ({"format": "geotiff"}, {"format": "webdataset"}):
+                done = export(data, tmp_path / more["format"], **more)
+                assert (done.written, done.skipped, done.all) == (len(tiles) - 1, 1, len(tiles) - 1)
+            assert {path.stem for path in (tmp_path / "geotiff" / "mask").iterdir()} == {*map(str, tiles.ids)} - {str(bad)}
+            with world.db.connection() as conn:
+                conn.execute("UPDATE flaw SET n = 1")
+            for format_ in ("geotiff", "webdataset"):
+                done = export(data, tmp_path / format_, format=format_)
+                assert (done.written, done.skipped, done.all) == (1, 0, len(tiles))
+        finally:
+            with world.db.connection() as conn:
+                conn.execute("DROP TABLE flaw")
 
 
 class TestSources:
@@ -617,6 +710,62 @@ class TestSources:
             bake(schema_db, "none", tiles, {"mask": Labels(ROADS)}, sources=True)
         assert ask(schema_db, "SELECT to_regclass('none')") == [(None,)]
 
+    def test_of_an_overview_the_scenes(self, schema_db, world, tmp_path):
+        """Coarse tiles are read from an overview, whose own rows nobody would know."""
+        with schema_db.connection() as conn:
+            conn.execute("CREATE TABLE fine AS SELECT * FROM scene; ALTER TABLE fine ADD PRIMARY KEY (rid)")
+            conn.execute("SELECT AddRasterConstraints('mine'::name, 'fine'::name, 'rast'::name)")
+            conn.execute("SELECT ST_CreateOverview('mine.fine'::regclass, 'rast', 4)")
+            conn.execute(
+                "ALTER TABLE o_4_fine ADD rid serial PRIMARY KEY; CREATE INDEX ON o_4_fine USING gist (ST_ConvexHull(rast)); ANALYZE"
+            )
+            boxes = conn.execute(
+                "SELECT rid, ST_XMin(e), ST_YMin(e), ST_XMax(e), ST_YMax(e) FROM fine, ST_Envelope(rast) e"
+            ).fetchall()
+        grid = Grid(srid=3857, resolution=RES * 4, size=32, origin=(X0, Y0))
+        coarse = Tiles.random(grid, within=(X0, Y0 - HEIGHT * RES, X0 + WIDTH * RES, Y0), count=6, seed=0)
+        data = TileDataset(schema_db, coarse, {"image": Imagery("fine")})
+        assert "overview" in data.plan.layers[0].why
+        export(data, tmp_path, sources=True)
+        for line in map(json.loads, (tmp_path / "tiles.jsonl").read_text().splitlines()):
+            under = {str(rid) for rid, *box in boxes if shapely.box(*box).intersection(shapely.box(*line["bounds"])).area > 0}
+            assert {(source, row) for _, source, row in line["sources"]} == {("mine.fine", row) for row in under}
+
+    def test_keys_of_any_text(self, world, schema_db, tiles, tmp_path):
+        """Ends of lines, commas and quotes too; of labels without classes the source is empty, and not NULL."""
+        odd = 'a "b",\nc'
+        text = f"SELECT way AS geom, CASE id WHEN (SELECT min(id) FROM areas) THEN $${odd}$$ ELSE id::text END AS id FROM areas WHERE way && tile.geom"
+        some = Tiles.random(world.grid, within=(X0, Y0 - HEIGHT * RES, X0 + WIDTH * RES, Y0), count=300, seed=0)
+        export(TileDataset(world.db, some, {"mask": Labels(text)}), tmp_path, format="png", sources=True)
+        with (tmp_path / "sources.csv").open(newline="") as file:
+            seen = {row["row"] for row in csv.DictReader(file)}
+        assert odd in seen
+        with world.db.connection() as conn, conn.cursor() as cursor:
+            cursor.execute("CREATE TEMPORARY TABLE kept (tile_id bigint, layer text, source text, row text)")
+            with cursor.copy("COPY kept FROM STDIN (FORMAT csv, HEADER)") as copy:
+                copy.write((tmp_path / "sources.csv").read_bytes())
+            found = cursor.execute("SELECT DISTINCT row FROM kept WHERE source = ''").fetchall()
+            cursor.execute("DROP TABLE kept")
+        assert {row for (row,) in found} == seen
+
+    def test_by_the_column_that_tells_features_apart(self, world, schema_db, tiles, tmp_path):
+        """As osm2pgsql's tables have it, which have no primary key."""
+        with schema_db.connection() as conn:
+            conn.execute(
+                "CREATE TABLE houses AS SELECT id * 10 AS osm_id, way FROM areas; CREATE INDEX ON houses USING gist (way)"
+            )
+        data = TileDataset(schema_db, tiles, {"image": Imagery("scene"), "houses": Boxes("houses", id="osm_id")})
+        export(data, tmp_path / "out", format="coco", sources=True)
+        seen = 0
+        for line in map(json.loads, (tmp_path / "out" / "tiles.jsonl").read_text().splitlines()):
+            known = {row for layer, source, row in line["sources"] if (layer, source) == ("houses", "mine.houses")}
+            assert {str(thing["feature_id"]) for thing in line["coco"]["annotations"]} <= known
+            seen += len(known)
+        assert seen > 50
+        with pytest.raises(ConfigError, match=r"layer 'mask': sources=True: tile \d+ has a row whose id is NULL"):
+            text = "SELECT way AS geom, NULLIF(id, id / 2 * 2) AS id FROM areas WHERE way && tile.geom"
+            export(dataset(world, tiles, mask=Labels(text)), tmp_path / "none", sources=True)
+
     def test_what_can_not_be_called(self, world, tiles, tmp_path):
         with pytest.raises(ConfigError, match=r"layer 'mask': sources=True: .*expected one called id, too"):
             export(dataset(world, tiles, mask=Labels(ROADS)), tmp_path / "out", sources=True)
@@ -650,6 +799,11 @@ class TestRefused:
             ({}, {"shard": 5}, "shard=5 goes with format='webdataset'"),
             ({"mask": Labels(ROADS, resolution=2 * RES)}, {"format": "coco"}, r"'image' is of \(64, 64\) pixels and 'mask' of \(32, 32\)"),
             ({"a.b": Labels(ROADS)}, {"format": "webdataset"}, "takes keys without dots"),
+            ({"../b": Labels(ROADS)}, {}, r"layer '../b': its files go into a folder of that name"),
+            ({"more": Labels(ROADS, dtype="float32")}, {"format": "coco", "labels": "more"}, "layer 'more' is of float32, and classes of objects are whole numbers"),
+            ({"kind": Value(KIND)}, {"format": "folders", "labels": "mask"}, "labels='mask' is of kind mask; format='folders': expected a layer Value"),
+            ({}, {"format": "coco", "image": "mask"}, "image='mask' is of kind mask; .*expected a layer of imagery"),
+            ({}, {"format": "voc", "classes": {1: "a\x01b"}}, "the class 'a.x01b' has a sign that can't be in text files"),
         ],
     )  # fmt: skip
     def test_what_does_not_fit(self, world, tiles, tmp_path, layers, more, said):
@@ -666,7 +820,16 @@ class TestRefused:
             export(dataset(world, tiles, mask=Labels(ROADS)), tmp_path, format=format_, classes={1: "oak", 2: "elm", 3: "ash"})
         assert "the same call goes on from there" in str(caught.value)
 
+    @pytest.mark.parametrize("name", ["../up", "a/b", "all", "."])
+    def test_splits_that_are_no_folders(self, world, tiles, tmp_path, name):
+        names = np.where(np.arange(len(tiles)) == 7, name, "train")
+        with pytest.raises(ConfigError, match=rf"column split: '{re.escape(name)}': expected train, val, test, or"):
+            export(dataset(world, tiles.with_columns(split=names)), tmp_path / "out", format="yolo")
+        assert not (tmp_path / "out").exists()
+
     def test_values_that_are_no_class(self, world, tiles, tmp_path):
+        with pytest.raises(DataError, match="'kind' is inf there, which is no class"):
+            export(dataset(world, tiles, kind=Value("SELECT 'Infinity'::float8 AS value")), tmp_path / "i", format="folders")
         with pytest.raises(DataError, match=r"'kind' is 0\.5 there, which is no class"):
             export(dataset(world, tiles, kind=Value("SELECT 0.5 AS value")), tmp_path / "a", format="folders")
         with pytest.raises(DataError, match="'kind' is nan there, which is no class"):

@@ -60,7 +60,7 @@ FLOORS = [
     {"checking", "objects", "comparing", "vectorizing"},
     {"explaining", "scoring"},
     {"dataset", "normalize", "view", "models"},
-    {"exportasked"},
+    {"exportasked", "exportlots"},
     {"exporting", "starter", "benching", "seeing"},
     {"predicting"},
     {"reports"},
