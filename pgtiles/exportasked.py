@@ -76,9 +76,14 @@ def contents_of(
     for name, text in ((name, text) for name, known in named.items() for text in known.values()):
         if any(unicodedata.category(sign) in {"Cc", "Cs"} or sign in "\ufffe\uffff" for sign in text):
             raise ConfigError(f"layer {name!r}: the class {text!r} has a sign that can't be in text files: call it otherwise")
-    rows = dataset.db.query(compose("crs_known", srids=sorted(set(tiles.srids.tolist()))))
+    srids = sorted(set(tiles.srids.tolist()))
+    crs = {srid: crs_of(*known) for srid, *known in dataset.db.query(compose("crs_known", srids=srids))}
+    if unknown := [srid for srid in srids if crs.get(srid) is None]:
+        raise ConfigError(
+            f"SRID {unknown[0]}: spatial_ref_sys of {dataset.db.name} says in no words that GDAL knows what it is, and files "
+            "have to say where they lie: have its row there mended"
+        )
     fills = {name: float(cast("Any", layers[name].sheet).fill) for name, kind in kinds.items() if kind == "mask"}
-    crs = {srid: crs_of(*known) for srid, *known in rows}
     return Contents(
         layers, tiles.grid.shape, tiles.grid.pixel, kinds, named, crs, image, labels, images or form.images, stretch, fills
     )

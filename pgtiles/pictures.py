@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -34,8 +35,11 @@ class Kind(NamedTuple):
     holds: str  # in words
 
 
+FOURTH = {"alpha": "no"}  # of four bands of bytes the last is opacity to GDAL unless it is told
 KINDS = {
-    "tiff": Kind("GTiff", "tif", (), TIFF, {"compress": "deflate", "interleave": "pixel"}, f"pixels of {', '.join(TIFF)}"),
+    "tiff": Kind(
+        "GTiff", "tif", (), TIFF, {"compress": "deflate", "interleave": "pixel"} | FOURTH, f"pixels of {', '.join(TIFF)}"
+    ),
     "png": Kind("PNG", "png", (1, 2, 3, 4), ("uint8", "uint16"), {}, "1 to 4 bands of uint8 or uint16"),
     "jpeg": Kind("JPEG", "jpg", (1, 3), ("uint8",), {"quality": 95}, "1 or 3 bands of uint8"),
 }
@@ -120,16 +124,20 @@ def _by_pillow(bands: NDArray[Any], kind: str, colours: dict[int, tuple[int, int
     return file.getvalue()
 
 
-def crs_of(register: str | None, code: int | None, text: str) -> Any:
-    """What rasterio takes as a coordinate system: by EPSG's code, where it has one, which is what most programs look for."""
+def crs_of(register: str | None, code: int | None, wkt: str | None, proj: str | None) -> Any:
+    """What rasterio takes as a coordinate system: by EPSG's code, where it has one, which is what most programs look for. None
+    where nothing says it.
+    """
     _library()
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
 
-    try:
-        return CRS.from_epsg(code) if register == "EPSG" else CRS.from_wkt(text)
-    except CRSError:
-        return CRS.from_wkt(text)
+    ways = (CRS.from_epsg, code if register == "EPSG" else None), (CRS.from_wkt, wkt), (CRS.from_proj4, proj)
+    for way, said in ways:
+        with suppress(CRSError):
+            if said:
+                return way(said)
+    return None
 
 
 def narrow(what: str, mask: NDArray[Any]) -> NDArray[Any]:

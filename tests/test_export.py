@@ -157,6 +157,40 @@ class TestPictures:
             wanted = np.rint(np.clip((one["image"].astype(float) - low) / (high - low) * 255, 0, 255))
             assert np.abs(pixels(out / "image" / f"{id_}.png") - wanted).max() == 0
 
+    def test_a_fourth_band_is_no_opacity(self, world, schema_db, tiles, tmp_path):
+        """As GDAL takes it for, of bytes, unless it is told; a reader would then mask or blend by the infrared."""
+        load.raster(schema_db, write_tiff(tmp_path / "four.tif", scene(0, (4, HEIGHT, WIDTH))), "mine.four")
+        export(TileDataset(schema_db, tiles[:1], {"image": Imagery("four")}), tmp_path / "out")
+        with rasterio.open(tmp_path / "out" / "image" / f"{tiles.ids[0]}.tif") as file:
+            assert rasterio.enums.ColorInterp.alpha not in file.colorinterp
+            assert np.array_equal(file.read(), read(schema_db, tiles[:1], {"image": Imagery("four")})["image"][0])
+
+    def test_a_crs_of_ones_own(self, world, schema_db, tmp_path):
+        """By PROJ's text, where spatial_ref_sys has no other; refused where it has none."""
+        proj = "+proj=laea +lat_0=47 +lon_0=9 +ellps=WGS84 +units=m +no_defs"
+        with schema_db.connection() as conn:
+            conn.execute(f"INSERT INTO spatial_ref_sys VALUES (990001, NULL, NULL, NULL, '{proj}')")
+        try:
+            for srid in (990001, 990002):
+                with schema_db.connection() as conn:
+                    conn.execute(f"CREATE TABLE odd{srid} AS SELECT rid, ST_SetSRID(rast, {srid}) AS rast FROM scene LIMIT 2")
+                    conn.execute(
+                        f"ALTER TABLE odd{srid} ADD PRIMARY KEY (rid); CREATE INDEX ON odd{srid} USING gist (ST_ConvexHull(rast))"
+                    )
+                grid = Grid.like(schema_db, f"odd{srid}", size=32)
+                tiles = Tiles.random(grid, within=schema_db.extent(f"odd{srid}", srid), count=1, seed=0)
+                data = TileDataset(schema_db, tiles, {"image": Imagery(f"odd{srid}")})
+                if srid == 990001:
+                    export(data, tmp_path / "out")
+                    with rasterio.open(tmp_path / "out" / "image" / "0.tif") as file:
+                        assert file.crs == rasterio.CRS.from_proj4(proj)
+                else:
+                    with pytest.raises(ConfigError, match=r"SRID 990002: spatial_ref_sys of .* says in no words"):
+                        export(data, tmp_path / "none")
+        finally:
+            with schema_db.connection() as conn:
+                conn.execute("DELETE FROM spatial_ref_sys WHERE srid = 990001")
+
     def test_several_zones(self, world, tmp_path):
         """Each file says its own SRID."""
         from pgtiles import BySrid
@@ -882,6 +916,12 @@ def test_the_command(world, tmp_path):
     assert {one["id"]: one["name"] for one in coco.cats.values()} == NAMES
     live = read(world.db, most, {"x": Instances("areas", value="class")})["x_label"]
     assert sorted(one["category_id"] for one in coco.anns.values()) == sorted(np.concatenate(live).tolist())
+    load.raster(world.db, write_tiff(tmp_path / "deep.tif", scene(0, (3, 300, 300), "uint16")), "deep")
+    run("e", "--image", "deep", "--format", "png", "--count", "1")
+    with rasterio.open(next((tmp_path / "e" / "image").iterdir())) as file:
+        assert file.dtypes == ("uint16",) * 3  # as it is stored, and not as torch would have it
+    with world.db.connection() as conn:
+        conn.execute("DROP TABLE deep")
     for wrong, said in (
         (("--objects", "dots"), "--objects dots: expected boxes or instances"),
         (("--objects", "boxes", "--buffer", "5"), "--class and --buffer are for masks"),
