@@ -552,23 +552,21 @@ print(TestInterrupted.export(*sys.argv[2:5], connections=int(sys.argv[5]), progr
             assert done.written + done.there == done.tiles
             assert tree(cut) == whole[format_]
 
-    def test_ctrl_c(self, world, tiles, tmp_path):
+    def test_ctrl_c(self, schema_db, tiles, tmp_path):
         """It ends within seconds, whatever the server is at."""
-        with world.db.connection() as conn:
+        with schema_db.connection() as conn:
             conn.execute("CREATE TABLE wait (seconds int); INSERT INTO wait VALUES (60)")
         late = f"SELECT tile.geom FROM tile, wait WHERE CASE WHEN tile.id > {tiles.ids[31]} THEN pg_sleep(seconds) IS NOT NULL ELSE true END"
-        data, began = dataset(world, tiles, mask=Labels(late)), time.monotonic()
+        data, began = TileDataset(schema_db, tiles, {"image": Imagery("scene"), "mask": Labels(late)}), time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             export(data, tmp_path / "cut", progress=lambda done, total: done and os.kill(os.getpid(), signal.SIGINT))
         assert time.monotonic() - began < 20
         assert {path.name for path in (tmp_path / "cut" / ".pgtiles").iterdir()} == {"journal.jsonl"}
-        with world.db.connection() as conn:
+        with schema_db.connection() as conn:
             conn.execute("UPDATE wait SET seconds = 0")
         done = export(data, tmp_path / "cut")
         assert (done.there, done.written) == (32, len(tiles) - 32)
         export(data, tmp_path / "whole")
-        with world.db.connection() as conn:
-            conn.execute("DROP TABLE wait")
         assert tree(tmp_path / "cut") == tree(tmp_path / "whole")
 
     @pytest.mark.parametrize("most", [10_000, 30_000])
@@ -647,28 +645,24 @@ class TestFailingServer:
         assert "can't be written" not in str(caught.value)
         assert str(caught.value).endswith("; the same call goes on from there")
 
-    def test_skipped(self, world, tiles, tmp_path):
+    def test_skipped(self, schema_db, tiles, tmp_path):
         """A tile that can't be read is left out, and tried again by the next call."""
         bad = int(tiles.ids[3])
-        with world.db.connection() as conn:
+        with schema_db.connection() as conn:
             conn.execute("CREATE TABLE flaw (n int); INSERT INTO flaw VALUES (0)")
-        try:
-            layers = {"mask": Labels(f"SELECT tile.geom FROM tile, flaw WHERE 1 / (tile.id - {bad} + flaw.n) < 9")}
-            with pytest.raises(QueryError, match=rf"layer 'mask', tile {bad} at .*division by zero"):
-                export(TileDataset(world.db, tiles, layers), tmp_path)
-            data = TileDataset(world.db, tiles, layers, on_error="skip")
-            for more in ({"format": "geotiff"}, {"format": "webdataset"}):
-                done = export(data, tmp_path / more["format"], **more)
-                assert (done.written, done.skipped, done.all) == (len(tiles) - 1, 1, len(tiles) - 1)
-            assert {path.stem for path in (tmp_path / "geotiff" / "mask").iterdir()} == {*map(str, tiles.ids)} - {str(bad)}
-            with world.db.connection() as conn:
-                conn.execute("UPDATE flaw SET n = 1")
-            for format_ in ("geotiff", "webdataset"):
-                done = export(data, tmp_path / format_, format=format_)
-                assert (done.written, done.skipped, done.all) == (1, 0, len(tiles))
-        finally:
-            with world.db.connection() as conn:
-                conn.execute("DROP TABLE flaw")
+        layers = {"mask": Labels(f"SELECT tile.geom FROM tile, flaw WHERE 1 / (tile.id - {bad} + flaw.n) < 9")}
+        with pytest.raises(QueryError, match=rf"layer 'mask', tile {bad} at .*division by zero"):
+            export(TileDataset(schema_db, tiles, layers), tmp_path)
+        data = TileDataset(schema_db, tiles, layers, on_error="skip")
+        for format_ in ("geotiff", "webdataset"):
+            done = export(data, tmp_path / format_, format=format_)
+            assert (done.written, done.skipped, done.all) == (len(tiles) - 1, 1, len(tiles) - 1)
+        assert {path.stem for path in (tmp_path / "geotiff" / "mask").iterdir()} == {*map(str, tiles.ids)} - {str(bad)}
+        with schema_db.connection() as conn:
+            conn.execute("UPDATE flaw SET n = 1")
+        for format_ in ("geotiff", "webdataset"):
+            done = export(data, tmp_path / format_, format=format_)
+            assert (done.written, done.skipped, done.all) == (1, 0, len(tiles))
 
 
 class TestSources:
@@ -892,7 +886,7 @@ class TestRefused:
 # -- from a shell, and on its page
 
 
-def test_the_command(world, tmp_path):
+def test_the_command(world, schema_db, tmp_path):
     box = f"{X0},{Y0 - 640},{X0 + 640},{Y0}"
     common = ["--image", "scene", "--labels", "areas", "--within", box, "--size", "64", "--url", world.url]
 
@@ -916,12 +910,10 @@ def test_the_command(world, tmp_path):
     assert {one["id"]: one["name"] for one in coco.cats.values()} == NAMES
     live = read(world.db, most, {"x": Instances("areas", value="class")})["x_label"]
     assert sorted(one["category_id"] for one in coco.anns.values()) == sorted(np.concatenate(live).tolist())
-    load.raster(world.db, write_tiff(tmp_path / "deep.tif", scene(0, (3, 300, 300), "uint16")), "deep")
-    run("e", "--image", "deep", "--format", "png", "--count", "1")
+    load.raster(schema_db, write_tiff(tmp_path / "deep.tif", scene(0, (3, 300, 300), "uint16")), "mine.deep")
+    run("e", "--image", "mine.deep", "--format", "png", "--count", "1")
     with rasterio.open(next((tmp_path / "e" / "image").iterdir())) as file:
         assert file.dtypes == ("uint16",) * 3  # as it is stored, and not as torch would have it
-    with world.db.connection() as conn:
-        conn.execute("DROP TABLE deep")
     for wrong, said in (
         (("--objects", "dots"), "--objects dots: expected boxes or instances"),
         (("--objects", "boxes", "--buffer", "5"), "--class and --buffer are for masks"),

@@ -16,10 +16,11 @@ import psycopg
 import pyproj
 import pytest
 import shapely
+import torch
 from conftest import RES, X0, Y0, scene, write_tiff
 from rasterio.transform import from_origin
 
-from pgtiles import Database, Grid, Imagery, Labels, LocalServer, TileDataset, Tiles, load, read, samples
+from pgtiles import Database, Grid, Imagery, Labels, LocalServer, TileDataset, Tiles, export, load, predict, read, samples
 from pgtiles.errors import PgtilesError, PgtilesWarning
 
 ROOT = Path(__file__).parents[1]
@@ -388,6 +389,10 @@ def epoch(world, made):
     return list(TileDataset(world.db, many(world), {"layer": made}))
 
 
+def exported(world, folder, layer=None, **options):
+    return export(TileDataset(world.db, many(world), {"layer": layer or Imagery("scene")}), folder, **options)
+
+
 ROADS = "SELECT way AS geom FROM roads WHERE way && tile.geom"
 SHIFTED = """
     SELECT CASE WHEN tile.id < 20 THEN rast ELSE ST_SetUpperLeft(rast, ST_UpperLeftX(rast) + 1, ST_UpperLeftY(rast)) END AS rast
@@ -433,6 +438,19 @@ MET = {
     ).loader(shuffle=True),
     "Connection refused": lambda w: Database("postgresql://me@127.0.0.1:1/osm").table("roads"),
     'database "<name>" does not exist': lambda w: Database(re.sub(r"/\w+$", "/no_such", w.url)).table("roads"),
+    "and is no export: name an empty folder": lambda w: exported(w, w.folder),
+    "has <bands>, and <kind> holds": lambda w: exported(
+        w, w.folder / "never", format="jpeg", layer=Imagery("scene", bands=(1, 2))
+    ),
+    "sources=True: <why>": lambda w: exported(
+        w, w.folder / "never", sources=True, layer=Labels(ROADS.replace(" FROM", ", NULL::int AS id FROM"))
+    ),
+    "has the class <value>; known are": lambda w: exported(
+        w, w.folder / "never", layer=Labels(ROADS.replace(" FROM", ", 7 AS value FROM")), classes={1: "road"}
+    ),
+    "does not take what it gets": lambda w: predict(
+        torch.nn.Conv2d(5, 2, 1), TileDataset(w.db, many(w), {"i": Imagery("scene", dtype="float32")}), "never", overlap=0
+    ),
     "canceling statement due to statement timeout": lambda w: read(
         Database(w.url + "?options=-cstatement_timeout%3D50"), many(w), {"m": Labels(ROADS + " AND pg_sleep(1) IS NOT NULL")}
     ),
