@@ -602,12 +602,15 @@ print(TestInterrupted.export(*sys.argv[2:5], connections=int(sys.argv[5]), progr
             assert tree(tmp_path) == before
 
     def test_one_at_a_time(self, world, tiles, tmp_path):
-        process = self.start(world, tmp_path / "out", "geotiff")
-        self.wait(process, 0)
-        with pytest.raises(ConfigError, match="another process is exporting into it"):
-            export(dataset(world, tiles), tmp_path / "out")
-        process.communicate(timeout=60)
-        assert process.returncode == 0
+        data, refused = dataset(world, tiles), []
+
+        def again(done, total):
+            with pytest.raises(ConfigError, match="another process is exporting into it"):
+                export(data, tmp_path)
+            refused.append(done)
+
+        assert export(data, tmp_path, progress=again).written == refused[-1] == len(tiles)
+        assert export(data, tmp_path).there == len(tiles)
 
 
 class TestFailingServer:
