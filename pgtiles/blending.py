@@ -105,6 +105,7 @@ class Strip:
             covered = weights > 0
             yield self.top // self.block, sums.copy() if self.crop else sums / np.where(covered, weights, 1), covered
             for array in (self.sums, self.weights):
-                array[..., : -self.block, :] = array[..., self.block :, :]
+                for row in range(self.block, array.shape[-2], self.block):  # NumPy would copy what overlaps
+                    array[..., row - self.block : row, :] = array[..., row : row + self.block, :]
                 array[..., -self.block :, :] = 0
             self.top += self.block

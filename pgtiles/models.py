@@ -1,85 +1,23 @@
-"""Models, as predicting needs them: given or read from a file, asked for a batch, and held against what a map needs."""
+"""A model, asked for batches, and held against what a map needs."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .digests import digest_of, modules_of
-from .errors import ConfigError, DataError, MissingError
+from .digests import modules_of
+from .errors import ConfigError, DataError
+from .modelfiles import Model
 
 ACTIVATIONS = ("softmax", "sigmoid", "none")
+SLACK = 1e-3  # by which a probability may be off, as sums of rounded numbers are
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))  # the dimensions that each look turns over
-
-Given = Callable[..., Any] | str | Path
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model: what gives a tensor for one, its name, and a digest of its weights or code."""
-
-    call: Callable[..., Any]
-    name: str
-    digest: str
-
-
-def opened(model: Given) -> Model:
-    """A model that is given, or in a file of torch.export (.pt2) or TorchScript, or named as ``module:function``."""
-    if isinstance(model, str) and ":" in model and not Path(model).exists():
-        return _named(model)
-    if isinstance(model, str | Path):
-        return _from_file(Path(model))
-    if not callable(model):
-        raise ConfigError(f"model={model!r}: expected a module of torch, a function, the name of a file, or 'module:function'")
-    return Model(model, getattr(model, "__qualname__", type(model).__name__), digest_of(model))
-
-
-def _named(text: str) -> Model:
-    module, _, name = text.rpartition(":")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise MissingError(
-            f"model {text!r}: {error}; expected a file, or module:function, which Python can import from here"
-        ) from error
-    if not callable(found):
-        raise ConfigError(f"model {text!r} is a {type(found).__name__}: expected something that takes a batch and gives one")
-    return Model(found, text, digest_of(found))
-
-
-def _from_file(path: Path) -> Model:
-    if not path.is_file():
-        raise MissingError(f"there is no file {path}; a function is named as module:function")
-    try:
-        if path.suffix == ".pt2":
-            call: Any = torch.export.load(path).module()
-        else:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", ".*torch.jit.load.*deprecated", DeprecationWarning)
-                call = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-    except Exception as error:  # torch raises what its parts do: of zip, of pickle, of its own
-        said = str(error).strip().partition("\n")[0] or repr(error)
-        raise ConfigError(
-            f"{path} can't be read as a model: {said}; expected what torch.export.save wrote (its name ends in .pt2), or "
-            "torch.jit.save. Weights alone (a state_dict) are no model: name a function that uses them, module:function"
-        ) from error
-    with path.open("rb") as file:
-        return Model(call, path.name, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 @dataclass(frozen=True)
@@ -107,7 +45,7 @@ class Runner:
         """Its answer to a batch.  → (tiles, bands, height, width)"""
         count = len(sample["tile_id"])
         given = [self._filled(sample[key]).to(self.device, non_blocking=True) for key in self.inputs]
-        with torch.inference_mode():
+        with torch.no_grad():  # under inference_mode, what a model keeps for later could not be trained with
             looks = [self._look(given, dims) for dims in (FLIPS if self.flips else FLIPS[:1])]
             mean = looks[0] if len(looks) == 1 else ((looks[0] + looks[1]) + (looks[2] + looks[3])) / 4
             answer: NDArray[np.float32] = mean[:count].cpu().numpy()
@@ -119,7 +57,7 @@ class Runner:
 
     def _look(self, given: Sequence[torch.Tensor], dims: tuple[int, ...]) -> torch.Tensor:
         try:
-            answer = self.model.call(*(tensor.flip(dims) if dims else tensor for tensor in given))
+            answer = self.model.call(*(tensor.flip(dims) if dims and tensor.ndim > 2 else tensor for tensor in given))
         except (RuntimeError, AssertionError, TypeError, ValueError, IndexError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise ConfigError(
@@ -150,6 +88,12 @@ class Runner:
             )
         if answer.is_complex():
             raise ConfigError(f"the model {self.model.name!r} gives {answer.dtype}: expected real numbers")
+        if not answer.is_floating_point() and self.kind != "values" and self.activation != "none":
+            raise ConfigError(
+                f"the model {self.model.name!r} gives {answer.dtype}: for kind={self.kind!r} it is to give what is before "
+                "softmax or sigmoid, a band for each class, as floats. One that gives classes' numbers has to leave out its "
+                "argmax, for numbers can't be blended; activation='none' takes shares from 0 to 1 as they are"
+            )
         real: torch.Tensor = answer.float()
         return real
 
@@ -172,7 +116,7 @@ class Runner:
         for module in modules:
             if device is not None:
                 module.to(self.device)
-            with suppress(NotImplementedError):  # one of torch.export is as it was exported
+            with suppress(NotImplementedError):  # one of torch.export is as it was exported, which was in eval mode
                 module.eval()
         try:
             yield
@@ -201,12 +145,11 @@ def require_numbers(
 
     valid: (tiles, height, width), where there was imagery. where: says which tile it is.
     """
-    wrong = ~np.isfinite(values)
-    what = "no number (NaN or infinite)"
-    if not wrong.any() and kind == "probabilities":
-        wrong, what = (values < 0) | (values > 1), "no probability, which is 0 to 1 (activation= makes them of logits)"
-    if valid is not None:
-        wrong &= valid[:, None]
+    there = np.True_ if valid is None else valid[:, None]
+    wrong, what = ~np.isfinite(values) & there, "no number (NaN or infinite)"
+    if not wrong.any() and (kind == "probabilities" or (kind == "classes" and values.shape[1] == 1)):
+        wrong = ((values < -SLACK) | (values > 1 + SLACK)) & there
+        what = "no probability, which is 0 to 1 (activation= makes them of logits)"
     if wrong.any():
         tile, band = np.argwhere(wrong)[0][:2]
         count, pixels = int(wrong[tile, band].sum()), wrong[tile, band].size

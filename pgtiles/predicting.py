@@ -7,6 +7,7 @@ tile reaches into it any more, so what is held does not grow with the area. A ro
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,8 +22,10 @@ from .describing import plain, wish_said
 from .digests import digest_of
 from .errors import ConfigError
 from .kinds import Kind
-from .models import ACTIVATIONS, Given, Runner, device_of, opened, require_numbers
+from .modelfiles import Given, opened
+from .models import ACTIVATIONS, Runner, device_of, require_numbers
 from .newtable import Progress
+from .overviews import FACTORS
 from .predictiontable import PredictionTable, prepare, require_names
 from .regions import Within
 from .seeing import Source, in_words
@@ -79,8 +82,8 @@ def predict(
     strip of four tiles' width.
 
     Args:
-        model: a module of torch; a function that takes tensors and gives one; a file of torch.export (``.pt2``) or
-            TorchScript; or ``"module:function"``. It gives (tiles, bands, height, width), or (tiles, height, width). A model
+        model: a module of torch; a function or any object that takes tensors and gives one; a file of torch.export (``.pt2``)
+            or TorchScript; or ``"module:function"``. It gives (tiles, bands, height, width), or (tiles, height, width). A model
             runs code: open files that you trust.
         dataset: of which layers, tiles and transform are taken.
         into: ``table``, ``schema.table``, or quoted as in SQL.
@@ -101,7 +104,8 @@ def predict(
         flips: take the mean over the tile and its three mirror images.
         device: on which the model runs, ``"cuda:0"``, and to which it is moved; the one of its weights unless given.
         classes: names of the values, 0 and up; those of the dataset's masks unless given.
-        overviews: factors, such as (2, 4, 8), by which pixels of overviews are larger. Those that are there are made anew.
+        overviews: factors, such as (2, 4, 8), by which pixels of overviews are larger. Those that are there are made anew, and
+            keep their grants.
         replace: drop the run of this name first, with what it predicted.
         progress: is told tiles done and all of them.
 
@@ -118,9 +122,9 @@ def predict(
     Kind.of(kind, 1, dtype)
     if activation not in (None, *ACTIVATIONS):
         raise ConfigError(f"activation={activation!r}: expected one of {', '.join(ACTIVATIONS)}")
-    if not all(isinstance(factor, int) and factor > 1 for factor in overviews):
-        raise ConfigError(f"overviews={overviews!r}: expected whole numbers above 1, such as (2, 4, 8)")
-    require_names(into, overviews)
+    if odd := [factor for factor in overviews if factor not in FACTORS]:
+        raise ConfigError(f"overviews={overviews!r}: {odd[0]!r} is none of {', '.join(map(str, FACTORS))}")
+    require_names(into, run, overviews)
     found, batch = opened(model), min(source.batch, len(tiles))
     where = device_of(found, device)
     runner = Runner(found, source.inputs, tiles.grid.shape, kind, activation, flips, where, batch, source.said())
@@ -140,10 +144,12 @@ def predict(
         table = prepare(
             dataset.db, into, name=run, replace=replace, kind=made, model=found.digest, layers=wish_said(source.layers),
             settings=settings, classes=_names(classes, dataset, made), tiles=tiles, area=area, box=box,
+            overviews=overviews,
         )  # fmt: skip
         work = _Work(table, source, tiles, runner, made, blend, progress, sum(len(part.tiles) for part in parts))
         for part in parts:
             work.strip(part)
+    source.tell()
     return Prediction(table.text, table.run.name, table.run.id, table.finish(overviews), work.asked, table.run.done)
 
 
@@ -192,14 +198,15 @@ class _Work:
             at = needed // self.runner.batch * self.runner.batch  # in the same batches as if nothing had ended it
             top = min(first, int(rows[needed]) // BLOCK if needed < len(rows) else first)
             strip = Strip(self.kind.bands, area.size, (part.end - part.first) * BLOCK, BLOCK, top * BLOCK, self.blend)
-            for sample in self.source.batches(self.tiles[part.tiles[at:]]):
-                self._tell(at)
-                for values, valid in _answers(self.runner, self.source, sample):
-                    if at >= needed:
-                        self._write(part, first, strip.finished(int(rows[at])))
-                        strip.add(int(rows[at]), int(cols[at]), values, valid)
-                    at += 1
-                self.asked += len(sample["tile_id"])
+            with closing(self.source.batches(self.tiles[part.tiles[at:]])) as batches:  # what reads ahead ends with us
+                for sample in batches:
+                    self._tell(at)
+                    for values, valid in _answers(self.runner, self.source, sample):
+                        if at >= needed:
+                            self._write(part, first, strip.finished(int(rows[at])))
+                            strip.add(int(rows[at]), int(cols[at]), values, valid)
+                        at += 1
+                    self.asked += len(sample["tile_id"])
             self._write(part, first, strip.finished(part.bottom * BLOCK))
         self.done += len(part.tiles)
         self._tell(0)
@@ -235,6 +242,8 @@ def _names(classes: Mapping[int, str] | None, dataset: TileDataset, kind: Kind) 
     count = max(kind.bands, 2)
     if classes is None:
         return {value: name for value, name in next(iter(dataset.classes.values()), {}).items() if 0 <= value < count}
-    if odd := [value for value in classes if not (isinstance(value, int) and 0 <= value < count)]:
+    if odd := [value for value in classes if not (type(value) is int and 0 <= value < count)]:
         raise ConfigError(f"classes: {odd[0]!r} is no class of the model, which has 0 to {count - 1}")
+    if unnamed := [name for name in classes.values() if not isinstance(name, str)]:
+        raise ConfigError(f"classes: {unnamed[0]!r} is no name, such as {{1: 'road'}}")
     return dict(classes)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psycopg
@@ -22,13 +23,16 @@ from . import catalog, legend, runs, wkb
 from .connecting import Connection
 from .database import Database
 from .describing import Json, differences
-from .errors import ConfigError, LoadError, MissingError
+from .errors import ConfigError, LoadError, MissingError, PgtilesWarning, PoisonError, SlowError
 from .grid import Bounds, Grid
 from .kinds import Kind
+from .overviews import Overviews, overview_of
 from .runs import Run
 from .strips import BLOCK, Area
 from .template import compose
 from .tiles import Tiles
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,11 @@ class PredictionTable:
         return sql.Identifier(self.schema, runs.NAME)
 
     @property
+    def overviews(self) -> Overviews:
+        """What it has of them."""
+        return Overviews(self.schema, self.name, BLOCK)
+
+    @property
     def text(self) -> str:
         """Schema and name, quoted where SQL needs it."""
         return self.table.as_string(None)
@@ -64,12 +73,13 @@ class PredictionTable:
         number: of the row among those of all strips. row, first: of the row and of its first block, of pixels, in the area.
         """
         blocks = list(self._blocks(row, first, pixels, covered))
+        _again(self.db, lambda: self._write(number, blocks), f"writing {self.text}")
+
+    def _write(self, number: int, blocks: Sequence[tuple[int, bytes]]) -> None:
         with self.db.connection() as conn, _worded(conn, self.text), conn.transaction():
             done = conn.execute(compose("run_locked", runs=self.runs, id=self.run.id)).fetchone()
             if done is None:
-                raise LoadError(
-                    f"the run {self.run.name!r} was dropped from {self.runs.as_string(None)} while it was under way"
-                )
+                raise self._dropped()
             if done[0] > number:
                 return
             if done[0] < number:
@@ -97,38 +107,31 @@ class PredictionTable:
         nodata = self.kind.nodata
         return wkb.encode(pixels, upper_left=corner, scale=(rx, -ry), srid=self.grid.srid, nodata=nodata)
 
+    def _dropped(self) -> LoadError:
+        return LoadError(f"the run {self.run.name!r} was dropped from {self.runs.as_string(None)} while it was under way")
+
     def finish(self, overviews: Sequence[int]) -> int:
         """Make the overviews, those that are there anew, and note that the run has ended: how many blocks it has."""
+        return _again(self.db, lambda: self._finish(overviews), f"finishing {self.text}")
+
+    def _finish(self, overviews: Sequence[int]) -> int:
         with self.db.connection() as conn, _worded(conn, self.text), conn.transaction():
-            there = {factor: (s, n) for s, n, _, factor in catalog.overviews(self.db.query, self.schema, self.name)}
-            if self.run.ended is None or not {*overviews} <= there.keys():
-                for factor in sorted({*there, *overviews}):
-                    if factor in there:
-                        conn.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(*there[factor])))
-                    self._overview(conn, factor)
+            conn.execute(compose("lock_name", name=self.text))  # another process may have come to its end, too
+            run, there = runs.found(conn, self.runs, self.run.name), self.overviews.there(conn)
+            if run is None or run.id != self.run.id:
+                raise self._dropped()
+            if run.ended is None or not {*overviews} <= there.keys():
+                self.overviews.make(conn, overviews, smooth=self.kind.name != "classes")
                 conn.execute(sql.SQL("ANALYZE {}").format(self.table))
                 conn.execute(compose("run_ended", runs=self.runs, id=self.run.id))
             [(count,)] = conn.execute(compose("prediction_count", table=self.table, run=self.run.id)).fetchall()
         return int(count)
 
-    def _overview(self, conn: Connection, factor: int) -> None:
-        name = overview_of(self.name, factor)
-        overview = sql.Identifier(self.schema, name)
-        algorithm = "NearestNeighbour" if self.kind.name == "classes" else "Bilinear"
-        slots = {"overview": overview, "table": self.table, "text": sql.Literal(self.text), "algorithm": sql.Literal(algorithm)}
-        conn.execute(compose("overview_table", factor=factor, block=BLOCK, **slots))
-        conn.execute(compose("raster_constraints", schema=self.schema, name=name))
-        conn.execute(compose("overview_of", schema=self.schema, overview=name, table=self.name, factor=factor))
-        conn.execute(compose("raster_index", table=overview))
 
-
-def overview_of(name: str, factor: int) -> str:
-    """What an overview of a table is called, as PostGIS does."""
-    return f"o_{factor}_{name}"
-
-
-def require_names(into: str, overviews: Sequence[int]) -> None:
-    """`ConfigError` where a table of this name can't be, which PostgreSQL would cut short, or an overview of it."""
+def require_names(into: str, run: str | None, overviews: Sequence[int]) -> None:
+    """`ConfigError` where a run can't be called so, or a table, which PostgreSQL would cut short, or an overview of it."""
+    if run is not None and not (isinstance(run, str) and run and "\0" not in run):
+        raise ConfigError(f"run={run!r}: expected a name")
     own = catalog.parts(into)[-1]
     for name in (own, *(overview_of(own, factor) for factor in overviews)):
         if len(name.encode()) > 63:
@@ -137,7 +140,7 @@ def require_names(into: str, overviews: Sequence[int]) -> None:
 
 def prepare(
     db: Database, into: str, *, name: str | None, replace: bool, kind: Kind, model: str, layers: Json, settings: Json,
-    classes: Mapping[int, str], tiles: Tiles, area: Area, box: Bounds,
+    classes: Mapping[int, str], tiles: Tiles, area: Area, box: Bounds, overviews: Sequence[int],
 ) -> PredictionTable:  # fmt: skip
     """Have the table there, and the run noted; the run of this name that is there goes on, if it is the same.
 
@@ -167,12 +170,15 @@ def prepare(
         if (made or empty) and run.done:  # the table was dropped, or emptied, since
             conn.execute(compose("run_on", runs=run_table, id=run.id, done=0))
             wanted = dataclasses.replace(wanted, run=dataclasses.replace(run, done=0, ended=None))
+        if kind.name == "classes":
+            _say_names(conn, wanted)
+        wanted.overviews.require(conn, overviews)
     return wanted
 
 
 def _make(conn: Connection, wanted: PredictionTable, text: str) -> bool:
     """Whether the table had to be made; raises where one is there that can't hold the run."""
-    [(relkind, columns, lacking, user)] = conn.execute(compose("run_there", table=text)).fetchall()
+    relkind, columns, lacking, user = runs.there(conn, text)
     sample = np.full((wanted.kind.stored, BLOCK, BLOCK), wanted.kind.nodata, wanted.kind.dtype)
     like = wanted.raster(0, 0, sample).hex()
     if relkind:
@@ -180,6 +186,8 @@ def _make(conn: Connection, wanted: PredictionTable, text: str) -> bool:
             raise LoadError(f"{text} is there already and holds no predictions: name another table, or drop this one")
         runs.require_rights(text, relkind, lacking, user, wanted.table)
     else:
+        named = wanted.runs.as_string(None)
+        runs.require_rights(named, "r", runs.there(conn, named, ["REFERENCES"])[2], user, wanted.runs)
         conn.execute(compose("prediction_table", table=wanted.table, runs=wanted.runs))
         conn.execute(compose("raster_storage", table=wanted.table))
     with conn.transaction() as trial:
@@ -189,7 +197,8 @@ def _make(conn: Connection, wanted: PredictionTable, text: str) -> bool:
             bands = f"{wanted.kind.stored} band{'s' * (wanted.kind.stored > 1)} of {wanted.kind.dtype}"
             raise LoadError(
                 f"{text} holds predictions of another kind (its constraint {error.diag.constraint_name}): this run has {bands} "
-                f"in SRID {wanted.grid.srid}, {wanted.grid.pixel[0]:g} CRS units a pixel. Predict into another table"
+                f"in SRID {wanted.grid.srid}, {wanted.grid.pixel[0]:g} CRS units a pixel. Predict into "
+                "another table, or drop this one"
             ) from error
         if relkind:
             raise psycopg.Rollback(trial)
@@ -198,10 +207,32 @@ def _make(conn: Connection, wanted: PredictionTable, text: str) -> bool:
     conn.execute(compose("raster_constraints", schema=wanted.schema, name=wanted.name))
     conn.execute(compose("prediction_drop", table=wanted.table, run=wanted.run.id, blocks=[-1]))
     conn.execute(compose("raster_index", table=wanted.table))
-    if wanted.kind.name == "classes" and wanted.run.classes:
-        comment = legend.comment(wanted.run.classes)
-        conn.execute(compose("class_names", table=wanted.table, column=sql.Identifier("rast"), comment=comment))
     return True
+
+
+def _say_names(conn: Connection, wanted: PredictionTable) -> None:
+    """Have the table say what its numbers mean, in all of its runs; `ConfigError` where another one has other names."""
+    table = catalog.table(lambda statement: conn.execute(statement).fetchall(), wanted.text)
+    comment = next(column.comment for column in table.columns if column.name == "rast")
+    names, there = dict(wanted.run.classes), legend.names_in(comment)
+    if comment and not comment.startswith(legend.PREFIX):
+        return  # the user's own
+    [(others,)] = conn.execute(compose("prediction_others", table=wanted.table, runs=wanted.runs, run=wanted.run.id)).fetchall()
+    if others:
+        if odd := [value for value in names if there.get(value, names[value]) != names[value]]:
+            raise ConfigError(
+                f"classes: {odd[0]} is {names[odd[0]]!r}, and in other runs of {wanted.text} {there[odd[0]]!r}: a table has "
+                "one name for a number. Predict into another table"
+            )
+        names = there | names
+    if legend.names_in(said := legend.comment(names)) != there:
+        statement = compose("class_names", table=wanted.table, column=sql.Identifier("rast"), comment=said if names else None)
+        try:
+            with conn.transaction():
+                conn.execute(statement)
+        except psycopg.errors.InsufficientPrivilege:
+            text = f"{wanted.text} does not name its classes, for only its owner can: {statement.as_string(None)}"
+            warnings.warn(text, PgtilesWarning, stacklevel=4)
 
 
 def _require_same(run: Run, wanted: Mapping[str, Any], tiles: Tiles) -> None:
@@ -217,6 +248,17 @@ def _require_same(run: Run, wanted: Mapping[str, Any], tiles: Tiles) -> None:
         )
 
 
+def _again(db: Database, work: Callable[[], T], what: str) -> T:
+    """What a transaction of ours gives, begun again where its connection was lost or the server asks for it.
+
+    It may have been committed although nobody said so: it is one that can be done twice.
+    """
+    try:
+        return db.retry(work, lambda: what)
+    except (SlowError, PoisonError) as error:  # their advice is about reading
+        raise error.__cause__ or error from None
+
+
 @contextmanager
 def _worded(conn: Connection, table: str) -> Iterator[None]:
     """Driver errors in words that name the table, the reason, and what to do."""
@@ -227,13 +269,11 @@ def _worded(conn: Connection, table: str) -> Iterator[None]:
         advice = {"53100": "make room on the server's disk", "57014": "it was cancelled"}.get(error.sqlstate or "")
         if isinstance(error, psycopg.errors.InsufficientPrivilege):
             user = sql.Identifier(conn.info.user).as_string(None)
-            schema = re.fullmatch(r"permission denied for schema (.+)", said)
-            wanted = (
-                f"USAGE, CREATE ON SCHEMA {sql.Identifier(schema[1]).as_string(None)}"
-                if schema
-                else "REFERENCES ON the table run"
-            )
-            advice = f"have its owner say GRANT {wanted} TO {user}, or this user own the table"
+            if schema := re.fullmatch(r"permission denied for schema (.+)", said):
+                named = sql.Identifier(schema[1]).as_string(None)
+                advice = f"have its owner say GRANT USAGE, CREATE ON SCHEMA {named} TO {user}, or this user own the table"
+            else:  # must be owner of table …
+                advice = f"that is its owner's to do: ALTER … OWNER TO {user}, or have the owner predict"
         raise LoadError(
             f"{table}: {said}; {advice + '. ' if advice else ''}What is there is whole, and the same call goes on from there"
         ) from error

@@ -23,6 +23,7 @@ from .template import Slot, compose
 from .tiles import Tiles
 
 NAME = "run"  # of the table
+WRITING: list[str | None] = ["SELECT", "INSERT", "UPDATE", "DELETE"]  # rights
 COLUMNS = ("id", "name", "model", "layers", "settings", "tiles", "classes", "metrics", "done", "began", "ended", "area")
 
 
@@ -113,6 +114,13 @@ def new(
     return run
 
 
+def there(conn: Connection, table: str, rights: list[str | None] = WRITING) -> tuple[str | None, list[str], list[str], str]:
+    """Of a table by its quoted name: its relkind, if there is one; its columns; which rights are lacking; and to whom."""
+    [row] = conn.execute(compose("run_there", table=table, rights=rights)).fetchall()
+    kind, columns, lacking, user = row
+    return kind, columns, lacking, user
+
+
 def require_rights(what: str, kind: str | None, lacking: list[str], user: str, table: sql.Identifier) -> None:
     """`LoadError`, with the GRANT to ask for, where this user may not write to a table that is there."""
     if kind and lacking:
@@ -127,7 +135,7 @@ def require_rights(what: str, kind: str | None, lacking: list[str], user: str, t
 def _require_ours(conn: Connection, runs: sql.Identifier, *, writing: bool = True) -> bool:
     """Whether the table is there; `LoadError` where something else has its name, or this user may not write to it."""
     name = runs.as_string(None)
-    [(kind, columns, lacking, user)] = conn.execute(compose("run_there", table=name)).fetchall()
+    kind, columns, lacking, user = there(conn, name)
     if kind and (missing := [column for column in COLUMNS if column not in columns]):
         raise LoadError(
             f"{name} is there already and is no table of runs (it lacks {', '.join(missing[:3])}), which would be called so: "

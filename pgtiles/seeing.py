@@ -2,31 +2,74 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from . import catalog
+from .bakedtable import Baked
+from .canvas import Sheet
+from .course import Place
+from .database import Database
 from .dataset import TileDataset
-from .errors import ConfigError
+from .errors import ConfigError, PgtilesWarning
 from .grid import Bounds
 from .imagery import Imagery
-from .query import Layer
+from .pixels import Pixels
+from .query import Layer, OpenLayer
 from .tiles import Tiles
+from .timeseries import Steps
 
 BATCH = 16  # tiles at once, where the dataset gives single ones
+
+
+class _Stream(TileDataset):
+    """Tiles in their order, all in this process; what has no data is counted, and told at the end of all."""
+
+    lacking: NDArray[np.int64]  # tiles read, and for each layer those to which nothing came
+
+    def over(self, tiles: Tiles) -> _Stream:
+        """The same layers, of these tiles."""
+        part = copy.copy(self)
+        part.tiles = tiles
+        part.set_epoch(0)  # whose transforms are drawn alike, whichever strip has a tile
+        return part
+
+    def report(self, counted: list[int], place: Place) -> None:
+        """Count what a strip lacked."""
+        read, _, *empty = counted
+        self.lacking += [read, *empty]
+
+
+@dataclass(frozen=True)
+class _Telling:
+    """A baked layer that tells where it has data, as `Imagery` does where it is asked to."""
+
+    layer: Layer
+
+    def open(self, db: Database, tiles: Tiles, name: str, number: int) -> OpenLayer:
+        found = self.layer.open(db, tiles, name, number)
+        return dataclasses.replace(found, sheet=_telling(found.sheet))
+
+
+def _telling(sheet: Sheet) -> Sheet:
+    if isinstance(sheet, Steps):
+        return dataclasses.replace(sheet, pixels=cast("Pixels", _telling(sheet.pixels)))
+    return dataclasses.replace(sheet, valid=True) if isinstance(sheet, Pixels) else sheet
 
 
 @dataclass(frozen=True)
 class Source:
     """What the model sees, tile by tile."""
 
-    dataset: TileDataset
+    stream: _Stream
     layers: Mapping[str, Layer]
     inputs: tuple[str, ...]
     batch: int
@@ -42,30 +85,42 @@ class Source:
         for name, layer in layers.items():
             if name in keys and isinstance(layer, Imagery):
                 layers[name] = dataclasses.replace(layer, valid=True)  # to know where there is no data
-        source = cls(dataset, layers, keys, dataset.batch_size or BATCH)
-        sample = next(source.batches(tiles[:1]))
+        telling = {name: _Telling(one) if name in keys and isinstance(one, Baked) else one for name, one in layers.items()}
+        batch = dataset.batch_size or BATCH
+        stream = _Stream(
+            dataset.db, tiles, telling, batch_size=batch, shuffle=False, seed=dataset.seed, connections=dataset.connections,
+            transform=dataset.transform, rank=0, world_size=1,
+        )  # fmt: skip
+        stream.lacking = np.zeros(1 + len(layers), np.int64)
+        sample = next(iter(stream.over(tiles[:1])))
         if missing := [key for key in keys if not isinstance(sample.get(key), torch.Tensor)]:
             raise ConfigError(
                 f"inputs={missing[0]!r}: expected keys of a batch that hold a tensor; they are "
                 f"{', '.join(key for key, value in sample.items() if isinstance(value, torch.Tensor))}"
             )
-        return dataclasses.replace(source, first=sample)
+        return cls(stream, layers, keys, batch, sample)
 
-    def batches(self, tiles: Tiles) -> Iterator[dict[str, Any]]:
+    def batches(self, tiles: Tiles) -> Generator[dict[str, Any]]:
         """The tiles in their order, in batches: all of them, also in one process of several."""
-        own = self.dataset
-        return iter(
-            TileDataset(
-                own.db, tiles, self.layers, batch_size=self.batch, shuffle=False, seed=own.seed,
-                connections=own.connections, transform=own.transform, rank=0, world_size=1,
-            )
-        )  # fmt: skip
+        yield from self.stream.over(tiles)
 
     def valid(self, batch: Mapping[str, Any], size: tuple[int, int]) -> NDArray[np.bool_] | None:
-        """Where all inputs have data, (tiles, height, width); None where nobody knows."""
+        """Where all inputs have data, (tiles, height, width); None where nobody knows. Of a series, where any step has."""
         known = (batch.get(f"{key}_valid") for key in self.inputs)
-        there = [one.numpy() for one in known if isinstance(one, torch.Tensor) and tuple(one.shape[1:]) == size]
+        there = [_fitted(one.numpy(), size) for one in known if isinstance(one, torch.Tensor) and one.ndim > 2]
         return np.logical_and.reduce(there) if there else None
+
+    def tell(self) -> None:
+        """Warn of layers of which there was nothing for some tiles."""
+        read, *empty = self.stream.lacking.tolist()
+        for layer, missing in zip(self.stream.plan.layers, empty, strict=True):
+            if missing and isinstance(layer.sheet, Pixels | Steps):
+                text = f"{missing} of the {read} tiles that were read have no imagery at all: nothing is predicted there"
+            elif layer.path in {"burned", "listed"} and missing == read > 0:
+                text = f"no row of the query met any of the {read} tiles that were read"
+            else:
+                continue
+            warnings.warn(f"layer {layer.name!r}: {text}", PgtilesWarning, stacklevel=3)
 
     def said(self) -> str:
         """What the model gets of each layer, in words."""
@@ -79,7 +134,7 @@ class Source:
 
     def require_imagery(self, box: Bounds) -> None:
         """`ConfigError` where no tile can meet the table of an input's imagery."""
-        db, srid = self.dataset.db, self.dataset.tiles.grid.srid
+        db, srid = self.stream.db, self.stream.tiles.grid.srid
         for key in self.inputs:
             layer = self.layers.get(key)
             if isinstance(layer, Imagery) and isinstance(layer.source, str) and catalog.is_table_name(layer.source):
@@ -89,6 +144,16 @@ class Source:
                         f"the area {in_words(box)} lies outside the imagery of layer {key!r}, {layer.source}, which lies in "
                         f"{in_words((west, south, east, north))}, both in SRID {srid}"
                     )
+
+
+def _fitted(valid: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """(tiles, [steps,] height, width) in pixels of the tile, of which this layer's may be larger or smaller."""
+    there: NDArray[np.bool_] = np.logical_or.reduce(valid, axis=1) if valid.ndim > 3 else valid
+    (height, width), (own_height, own_width) = size, there.shape[1:]
+    rows = ((np.arange(height) + 0.5) * own_height / height).astype(int)
+    cols = ((np.arange(width) + 0.5) * own_width / width).astype(int)
+    fitted: NDArray[np.bool_] = there[:, rows[:, None], cols]
+    return fitted
 
 
 def in_words(box: Bounds) -> str:

@@ -1,5 +1,6 @@
 """Blending: exact arithmetic in fractions, and a whole picture held in memory, say what is right."""
 
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -129,6 +130,17 @@ def test_a_pixel_that_is_not_valid_does_not_count():
         assert (covered[:, :4] == valid[:, :4]).all()
         assert (pixels[0, covered] == 5).all()
         assert (pixels[0, ~covered] == 0).all()
+
+
+def test_a_strip_is_held_once_while_its_rows_come_out():
+    strip = Strip(3, (512, 512), 1024, 64, 0, "cosine")
+    tracemalloc.start()
+    try:
+        list(strip.finished(64))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < strip.nbytes / 3
 
 
 def test_tiles_come_from_the_top_down():

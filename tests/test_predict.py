@@ -27,11 +27,28 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from rasterio.transform import from_origin
 from typer.testing import CliRunner
 
-from pgtiles import Database, Grid, Imagery, Labels, Normalize, TileDataset, Tiles, load, predict, read, runs, strips
+from pgtiles import (
+    Database,
+    Grid,
+    Imagery,
+    Labels,
+    Normalize,
+    TileDataset,
+    Tiles,
+    TimeSeries,
+    load,
+    predict,
+    read,
+    runs,
+    strips,
+)
+from pgtiles.bakedtable import baked
+from pgtiles.baking import bake
 from pgtiles.blending import BLENDS
 from pgtiles.cli import typer_app
 from pgtiles.digests import digest_of
 from pgtiles.errors import ConfigError, DataError, LoadError, MissingError, PgtilesWarning
+from pgtiles.modelfiles import opened
 
 SIZE = 64
 H, W = 300, 420  # of the small scene, whose upper left corner is that of the grid
@@ -99,6 +116,16 @@ def read_back(small, table, run=None, column="rast"):
         return file.read(window=window.round_offsets().round_lengths(), boundless=True, fill_value=file.nodata), file.nodata
 
 
+class Held:
+    """What sums the answers of modules that it holds."""
+
+    def __init__(self, by_name, others):
+        self.by_name, self.others = by_name, others
+
+    def __call__(self, image):
+        return sum(net(image) for net in [*self.by_name.values(), *self.others])
+
+
 def places(length, size, stride):
     starts = [*range(0, length - size, stride)]
     return [*starts, length - size]
@@ -156,8 +183,7 @@ def test_an_identity_model_gives_the_imagery(own, blend):
     assert (done.table, done.run, done.skipped) == ('"maps"."same"', "same", 0)
 
 
-@pytest.mark.parametrize("blend", BLENDS)
-@pytest.mark.parametrize("flips", [False, True])
+@pytest.mark.parametrize("blend, flips", [*((blend, False) for blend in BLENDS), ("cosine", True)])
 def test_classes_are_those_of_a_picture_blended_in_memory(own, blend, flips):
     model = Net().eval()
     predict(model, dataset_of(own), "maps.classes", blend=blend, within=box(), overlap=OVERLAP, flips=flips)
@@ -207,7 +233,7 @@ class TestWhereThereIsNothing:
         region = shapely.Polygon([(X0 - 400, Y0 + 300), (X0 + 500, Y0 - 40), (X0 + 40, Y0 - 500)])
         data = dataset_of(own, "holed")
         tiles = Tiles.sliding(own.grid, within=region, edge="beyond", overlap=20)
-        with pytest.warns(PgtilesWarning, match="20 of 42 tiles of epoch 0 have no imagery at all"):
+        with pytest.warns(PgtilesWarning, match="20 of the 42 tiles that were read have no imagery at all: nothing is"):
             predict(identity, data, "maps.beyond", kind="values", within=region, overlap=20)
         pixels, _ = read_back(own, "maps.beyond")
         covered = np.zeros((H, W), bool)
@@ -220,6 +246,30 @@ class TestWhereThereIsNothing:
         assert (pixels[:, covered] == own.holed[:, covered]).all()
         blocks = {(r // 128, c // 128) for r, c in np.argwhere(covered)}
         assert ask(own.db, "SELECT count(*) FROM maps.beyond") == [(len(blocks),)]
+
+    def test_nodata_of_another_input_in_larger_pixels_of_a_series_and_of_baked_tiles(self, own):
+        """Whichever input lacks data, and however it comes: of a series, where no step has any."""
+        with own.db.connection() as conn:
+            conn.execute("CREATE TABLE maps.series AS SELECT rid, rast, '2024-01-01'::date AS day FROM holed")
+            conn.execute("ALTER TABLE maps.series ADD PRIMARY KEY (rid)")
+            conn.execute("CREATE INDEX ON maps.series USING gist (ST_ConvexHull(rast))")
+        tiles, layers = Tiles.sliding(own.grid, within=box(), edge="shift", overlap=8), {"image": Imagery("small")}
+        bake(own.db, "maps.baked", tiles, {"baked": Imagery("holed")})
+        of_a_series = Imagery("maps.series", time=TimeSeries("day", steps=2, between=("2023-12-01", "2024-03-01")))
+        layers |= {"coarse": Imagery("holed", resolution=2 * RES), "series": of_a_series} | baked(own.db, "maps.baked")[1]
+        hole = (own.holed == 0).all(0)
+        for key in ("coarse", "series", "baked"):
+            data = TileDataset(own.db, tiles, {"image": layers["image"], key: layers[key]}, batch_size=8)
+            predict(lambda image, _: image.float(), data, f"maps.of_{key}", kind="values", inputs=("image", key))
+            pixels, _ = read_back(own, f"maps.of_{key}")
+            assert (np.isnan(pixels[0]) == hole).all(), key
+
+    def test_tiles_without_imagery_are_told_once_of_all_strips(self, own, monkeypatch):
+        monkeypatch.setattr(strips, "WIDEST", 1)
+        monkeypatch.setattr(strips, "HELD", 1)
+        with pytest.warns(PgtilesWarning, match="10 of the 50 tiles that were read have no imagery") as told:
+            predict(identity, dataset_of(own), "maps.x", kind="values", within=box(-2 * SIZE, 0, W, H), overlap=0)
+        assert len(told) == 1
 
     def test_an_area_outside_the_imagery(self, own):
         far = (X0 + 50_000, Y0, X0 + 51_000, Y0 + 500)
@@ -377,6 +427,92 @@ class TestModels:
         expected = reference(own.pixels, model[0].eval(), "cosine", activation="none")
         assert np.allclose(read_back(own, "maps.dropout")[0], expected, atol=1e-5)
 
+    def test_what_was_exported_while_it_trained_is_refused(self, tmp_path):
+        example = torch.rand(2, 3, 8, 8)
+        layers = {"dropout": torch.nn.Dropout(0.5), "batch": torch.nn.BatchNorm2d(3), "own": torch.nn.BatchNorm2d(3, track_running_stats=False)}  # fmt: skip
+        for name, layer in layers.items():
+            for training in (True, False):
+                net = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), layer).train(training)
+                torch.export.save(torch.export.export(net, (example,)), tmp_path / "net.pt2")
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    torch.jit.trace(net, example, check_trace=False).save(tmp_path / "net.pt")
+                    torch.jit.script(net).save(tmp_path / "scripted.pt")
+                opened(tmp_path / "scripted.pt")
+                for file in ("net.pt2", "net.pt"):
+                    if training and name != "own":
+                        with pytest.raises(ConfigError, match=rf"made of a model that was training \(aten.*{name}.*model.eval"):
+                            opened(tmp_path / file)
+                    else:
+                        opened(tmp_path / file)
+
+    def test_modules_are_found_wherever_they_are_held(self, own):
+        """In a list, a dict, an object, behind a decorator: they predict, and are trained on as before."""
+        nets = [torch.nn.Sequential(Net(seed=seed), torch.nn.Dropout(0.5)) for seed in (0, 1)]
+        held = Held({"first": nets[0]}, nets[1:])
+
+        @torch.no_grad()
+        def model(image):
+            return held(image)
+
+        predict(model, dataset_of(own), "maps.held", kind="values", within=box(), overlap=0)
+        assert [part.training for net in nets for part in net.modules()] == [True] * 10
+        with torch.no_grad():
+            expected = sum(reference(own.pixels, net.eval(), "cosine", SIZE, activation="none") for net in nets)
+        assert np.allclose(read_back(own, "maps.held")[0], expected, atol=1e-4)
+
+    def test_what_a_model_keeps_can_be_trained_with(self, own):
+        class Keeps(torch.nn.Conv2d):
+            scale = None
+
+            def forward(self, image):
+                if self.scale is None:
+                    self.scale = torch.linspace(0, 1, SIZE)
+                return super().forward(image.float()) * self.scale
+
+        model = Keeps(3, 2, 1)
+        predict(model, dataset_of(own), "maps.keeps", within=box(0, 0, SIZE, SIZE))
+        model(torch.ones(1, 3, SIZE, SIZE)).sum().backward()
+        assert model.weight.grad.abs().sum() > 0
+
+    def test_flips_turn_pixels_over_and_nothing_else(self, own):
+        def model(image, bounds):
+            return image[:, :1].double() * 0 + (bounds[:, 0] - X0)[:, None, None, None]
+
+        predict(
+            model, dataset_of(own), "maps.flips", kind="values", inputs=("image", "bounds"), within=box(), overlap=0, flips=True
+        )
+        west = read_back(own, "maps.flips")[0][0]
+        assert (west[:, : 5 * SIZE] == np.arange(5 * SIZE) // SIZE * SIZE * RES).all()
+
+    def test_shares_that_are_rounded_are_probabilities(self, own):
+        def model(image):
+            high = image[:, :1] > 110
+            return sum(torch.cat([high, ~high], 1).float() * 0.1 for _ in range(10))  # 1.0000001
+
+        predict(model, dataset_of(own), "maps.p", kind="probabilities", activation="none", within=box())
+        assert (read_back(own, "maps.p")[0][0] == np.where(own.pixels[0] > 110, 254, 0)).all()
+
+    def test_digests_of_what_is_held(self):
+        net = torch.nn.Conv2d(1, 1, 1)
+        for thing in (Held({"a": net}, []), Held({}, [net]).__call__, lambda image: [net][0](image), {"nets": (net,)}):
+            before = digest_of(thing)
+            with torch.no_grad():
+                net.weight += 1
+            assert digest_of(thing) != before
+        names = {"factor": 2, "list": [1, {"a": 2}]}
+        exec("def f(image):\n    return image * factor + list[0]", names)
+        digests = {digest_of(names["f"])}
+        for names["factor"], names["list"] in ((3, [1, {"a": 2}]), (3, [1, {"a": 3}])):
+            digests.add(digest_of(names["f"]))
+        assert len(digests) == 3
+
+        def twice(self, image):
+            return 2 * self.conv(image)
+
+        kinds = [type("Net", (torch.nn.Module,), {"forward": code}) for code in (twice, lambda self, image: self.conv(image))]
+        assert digest_of(kinds[0]()) != digest_of(kinds[1]())
+
     def test_digests(self):
         assert digest_of(Net()) == digest_of(Net())
         assert digest_of(Net()) != digest_of(Net(seed=1))
@@ -390,12 +526,16 @@ class TestModels:
         assert digest_of(names["g"]) != first
         assert digest_of(Normalize([1.0], [1.0])) != digest_of(Normalize([2.0], [1.0]))
         code = (
-            "def f(a, b):\n    return max(a, b, 1.5, key=lambda x: -x)\nfrom functools import partial\nmade = partial(f, b=[2])"
+            "import torch\nfrom functools import partial\ntorch.manual_seed(0)\n"
+            "class Held:\n    def __init__(self):\n        self.nets = {'a': torch.nn.Conv2d(1, 1, 1)}\n"
+            "    def __call__(self, x):\n        return x in {'alpha', 'beta', 'gamma'}\n"
+            "def f(a, b):\n    return max(a, b, 1.5, key=lambda x: -x)\nmade = partial(f, b=[Held(), {'delta', 'epsilon'}])"
         )
-        names = {}
+        names = {"__name__": "__main__"}
         exec(code, names)
-        code += "\nfrom pgtiles.models import digest_of\nprint(digest_of(made))"
-        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        code += "\nfrom pgtiles.digests import digest_of\nprint(digest_of(made))"
+        env = os.environ | {"PYTHONHASHSEED": "1"}  # by which sets have another order than here
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout
         assert said.strip() == digest_of(names["made"])
 
 
@@ -425,6 +565,7 @@ class TestWrongModels:
             (torch.nn.Conv2d(3, 2, 1), "(?s)unsigned char|Byte.*transform=, such as Normalize"),
             (lambda image: image[:, [0] * 256].float(), "gives 256 classes"),
             (lambda image: image * 1j, "gives torch.complex64: expected real numbers"),
+            (lambda image: image.argmax(1), "gives torch.int64: for kind='classes' .* has to leave out its argmax"),
             (3, "model=3: expected a module of torch"),
         ],
     )
@@ -442,7 +583,11 @@ class TestWrongModels:
             ({"activation": "none", "kind": "probabilities"}, "(?s)tile 0 at .*no probability, which is 0 to 1"),
             ({"inputs": "mask"}, "inputs='mask': expected keys of a batch that hold a tensor; they are image"),
             ({"device": "cuda:99"}, "device='cuda:99': "),
-            ({"overviews": (1,)}, r"overviews=\(1,\)"),
+            ({"overviews": (2, 3)}, r"overviews=\(2, 3\): 3 is none of 2, 4, 8, 16, 32, 64, 128"),
+            ({"run": ""}, "run='': expected a name"),
+            ({"run": 7}, "run=7: expected a name"),
+            ({"classes": {True: "x"}}, "classes: True is no class of the model"),
+            ({"classes": {1: None}}, "classes: None is no name"),
             ({"into": "maps." + "x" * 60, "overviews": (2,)}, "'o_2_x+' would have a name of 64 bytes"),
             ({"classes": {9: "x"}}, "classes: 9 is no class of the model, which has 0 to 3"),
             ({"overlap": 64}, "overlap=64"),
@@ -545,6 +690,40 @@ class TestRuns:
             predict(Net(), dataset_of(own), "maps.r", within=box())
             assert blocks_of(own, "maps.r") == before
 
+    def test_names_are_those_of_the_runs_that_are_there(self, own):
+        def names():
+            return TileDataset(own.db, dataset_of(own).tiles, {"mask": Labels("maps.r")}).classes.get("mask")
+
+        options = {"within": box(0, 0, SIZE, SIZE)}
+        for classes in ({1: "road", 2: "roof"}, {1: "tree"}):
+            predict(Net(), dataset_of(own), "maps.r", classes=classes, replace=True, **options)
+            assert names() == classes
+        predict(Net(), dataset_of(own), "maps.r", run="same", classes={1: "tree", 3: "lawn"}, **options)
+        assert names() == {1: "tree", 3: "lawn"}
+        with pytest.raises(
+            ConfigError, match=r"""classes: 1 is 'road', and in other runs of "maps"."r" 'tree': a table has one name"""
+        ):
+            predict(Net(), dataset_of(own), "maps.r", run="other", classes={1: "road"}, **options)
+        assert ask(own.db, "SELECT name FROM maps.run ORDER BY id") == [("r",), ("same",)]
+
+    def test_overviews_keep_their_grants_and_those_that_can_t_be_made_are_told_first(self, own):
+        with own.db.connection() as conn:
+            conn.execute("CREATE TABLE maps.o_4_r (id int)")
+        calls, options = [], {"within": box(0, 0, SIZE, SIZE)}
+        with pytest.raises(LoadError, match=r'"maps"\."o_4_r" is there already, and is no overview of "maps"\."r"'):
+            predict(Net(), dataset_of(own), "maps.r", overviews=(2, 4), progress=lambda *at: calls.append(at), **options)
+        assert not calls
+        predict(Net(), dataset_of(own), "maps.r", overviews=(2,), **options)
+        with own.db.connection() as conn:
+            conn.execute("GRANT SELECT ON maps.o_2_r TO PUBLIC")
+        predict(Net(), dataset_of(own), "maps.r", run="two", **options)
+        assert ask(own.db, "SELECT has_table_privilege('public', 'maps.o_2_r', 'SELECT')") == [(True,)]
+        with own.db.connection() as conn:
+            conn.execute("CREATE VIEW maps.seen AS SELECT rast FROM maps.o_2_r")
+        with pytest.raises(LoadError, match=r"cannot drop table maps\.o_2_r because other objects depend on it"):
+            predict(Net(), dataset_of(own), "maps.r", run="three", **options)
+        assert ask(own.db, "SELECT count(*) FROM maps.run") == [(2,)]
+
     def test_tables_that_are_something_else_stay(self, own):
         with own.db.connection() as conn:
             conn.execute("CREATE TABLE maps.mine (id int)")
@@ -611,7 +790,16 @@ def test_a_role_without_rights_is_told_the_grant(own):
             grant = attempt(run="theirs")
             assert grant == 'GRANT SELECT, INSERT, UPDATE, DELETE ON "maps"."r" TO "pre dictor"'
             say(grant)
-            assert predict(Net(), dataset_of(theirs), "maps.r", run="theirs", within=box()).tiles > 0
+            with pytest.warns(PgtilesWarning, match=r"does not name its classes, for only its owner can: COMMENT ON COLUMN"):
+                done = predict(Net(), dataset_of(theirs), "maps.r", run="theirs", within=box(), classes={1: "x"})
+            assert done.tiles > 0
+            say('GRANT CREATE ON SCHEMA maps TO "pre dictor"')
+            with pytest.raises(LoadError) as caught:
+                predict(Net(), dataset_of(theirs), "maps.new", within=box())
+            assert 'have its owner say GRANT REFERENCES ON "maps"."run" TO "pre dictor"' in str(caught.value)
+            predict(Net(), dataset_of(own), "maps.r", within=box(), overviews=(2,))
+            with pytest.raises(LoadError, match="must be owner of table o_2_r"):  # else it would not show their run
+                predict(Net(), dataset_of(theirs), "maps.r", run="more", within=box())
     finally:
         with own.db.connection() as conn:
             conn.execute('DROP OWNED BY "pre dictor"; DROP ROLE "pre dictor"')
@@ -695,13 +883,36 @@ def test_two_at_once(own):
     with Database(own.url) as other, ThreadPoolExecutor(2) as threads:
         theirs = SimpleNamespace(db=other, grid=own.grid)
         both = [
-            threads.submit(predict, Net(), dataset_of(one), "maps.r", kind="values", overlap=OVERLAP, within=box())
+            threads.submit(
+                predict, Net(), dataset_of(one), "maps.r", kind="values", overlap=OVERLAP, within=box(), overviews=(2,)
+            )
             for one in (own, theirs)
         ]
         assert {one.result().blocks for one in both} == {12}
+        assert ask(own.db, "SELECT o_table_name::text FROM raster_overviews WHERE r_table_schema = 'maps'") == [("o_2_r",)]
     [(last,)] = ask(own.db, "SELECT max(rid) FROM maps.r")
     assert last <= 12 + 2, "a row that is written twice has new numbers; two go to the blocks by which the table is tried"
     assert blocks_of(own, "maps.r") == blocks_of(own, "maps.whole")
+
+
+def test_connections_that_are_cut_while_rows_are_written(own):
+    """Each third INSERT ends the server's process that makes it: rows are written again, each once, and whole."""
+    options = {"kind": "values", "overlap": OVERLAP, "within": box()}
+    predict(Net(), dataset_of(own), "maps.whole", **options)
+    predict(Net(), dataset_of(own), "maps.r", run="makes the table", **options | {"within": box(0, 0, SIZE, SIZE)})
+    with own.db.connection() as conn:
+        conn.execute("CREATE SEQUENCE maps.inserts")  # which no rollback takes back
+        conn.execute(
+            "CREATE FUNCTION maps.cut() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN IF nextval(''maps.inserts'') % 3 = 0"
+            " THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN NEW; END'"
+        )
+        conn.execute("CREATE TRIGGER cut BEFORE INSERT ON maps.r FOR EACH STATEMENT EXECUTE FUNCTION maps.cut()")
+    before = own.db.counters.retries
+    done = predict(Net(), dataset_of(own), "maps.r", **options)
+    assert own.db.counters.retries > before
+    assert (done.blocks, done.tiles) == (12, 88)
+    theirs = ask(own.db, f"SELECT block, md5(ST_AsBinary(rast)) FROM maps.r WHERE run = {done.id} ORDER BY 1")
+    assert theirs == blocks_of(own, "maps.whole")
 
 
 def test_memory_does_not_grow_with_the_area(own, tmp_path, pytestconfig):
