@@ -69,6 +69,8 @@ def plain(value: Any) -> Any:
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [plain(one) for one in value]
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return str(value)
     if isinstance(value, np.generic):
         return plain(value.item())
     return {"number": str(value)} if isinstance(value, float) and not math.isfinite(value) else value
