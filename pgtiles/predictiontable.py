@@ -7,12 +7,10 @@ transaction, in which the run notes how far it is: so none is there by half, and
 from __future__ import annotations
 
 import dataclasses
-import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import psycopg
@@ -23,7 +21,7 @@ from . import catalog, legend, runs, wkb
 from .connecting import Connection
 from .database import Database
 from .describing import Json, differences
-from .errors import ConfigError, LoadError, MissingError, PgtilesWarning, PoisonError, SlowError
+from .errors import ConfigError, LoadError, MissingError, PgtilesWarning
 from .grid import Bounds, Grid
 from .kinds import Kind
 from .overviews import Overviews, overview_of
@@ -31,8 +29,7 @@ from .runs import Run
 from .strips import BLOCK, Area
 from .template import compose
 from .tiles import Tiles
-
-T = TypeVar("T")
+from .writing import again, worded
 
 
 @dataclass(frozen=True)
@@ -73,10 +70,10 @@ class PredictionTable:
         number: of the row among those of all strips. row, first: of the row and of its first block, of pixels, in the area.
         """
         blocks = list(self._blocks(row, first, pixels, covered))
-        _again(self.db, lambda: self._write(number, blocks), f"writing {self.text}")
+        again(self.db, lambda: self._write(number, blocks), f"writing {self.text}")
 
     def _write(self, number: int, blocks: Sequence[tuple[int, bytes]]) -> None:
-        with self.db.connection() as conn, _worded(conn, self.text), conn.transaction():
+        with self.db.connection() as conn, worded(conn, self.text), conn.transaction():
             done = conn.execute(compose("run_locked", runs=self.runs, id=self.run.id)).fetchone()
             if done is None:
                 raise self._dropped()
@@ -112,10 +109,10 @@ class PredictionTable:
 
     def finish(self, overviews: Sequence[int]) -> int:
         """Make the overviews, those that are there anew, and note that the run has ended: how many blocks it has."""
-        return _again(self.db, lambda: self._finish(overviews), f"finishing {self.text}")
+        return again(self.db, lambda: self._finish(overviews), f"finishing {self.text}")
 
     def _finish(self, overviews: Sequence[int]) -> int:
-        with self.db.connection() as conn, _worded(conn, self.text), conn.transaction():
+        with self.db.connection() as conn, worded(conn, self.text), conn.transaction():
             conn.execute(compose("lock_name", name=self.text))  # another process may have come to its end, too
             run, there = runs.found(conn, self.runs, self.run.name), self.overviews.there(conn)
             if run is None or run.id != self.run.id:
@@ -147,7 +144,7 @@ def prepare(
     Raises `ConfigError` where it is another, and `LoadError` where the tables hold something else or may not be written to.
     """
     *schemas, own = catalog.parts(into)
-    with db.connection() as conn, _worded(conn, into), conn.transaction():
+    with db.connection() as conn, worded(conn, into), conn.transaction():
         schema, known, text, _ = conn.execute(
             compose("new_table", schema=schemas[0] if schemas else None, name=own)
         ).fetchall()[0]
@@ -246,34 +243,3 @@ def _require_same(run: Run, wanted: Mapping[str, Any], tiles: Tiles) -> None:
             f"there is a run {run.name!r} already, and it is another: {'; '.join(differ[:3])}. Give this one a name of its own "
             "with run= (--run), or have it take that one's place with replace=True (--replace)"
         )
-
-
-def _again(db: Database, work: Callable[[], T], what: str) -> T:
-    """What a transaction of ours gives, begun again where its connection was lost or the server asks for it.
-
-    It may have been committed although nobody said so: it is one that can be done twice.
-    """
-    try:
-        return db.retry(work, lambda: what)
-    except (SlowError, PoisonError) as error:  # their advice is about reading
-        raise error.__cause__ or error from None
-
-
-@contextmanager
-def _worded(conn: Connection, table: str) -> Iterator[None]:
-    """Driver errors in words that name the table, the reason, and what to do."""
-    try:
-        yield
-    except psycopg.Error as error:
-        said = ": ".join(filter(None, [error.diag.message_primary or str(error).strip(), error.diag.message_detail]))
-        advice = {"53100": "make room on the server's disk", "57014": "it was cancelled"}.get(error.sqlstate or "")
-        if isinstance(error, psycopg.errors.InsufficientPrivilege):
-            user = sql.Identifier(conn.info.user).as_string(None)
-            if schema := re.fullmatch(r"permission denied for schema (.+)", said):
-                named = sql.Identifier(schema[1]).as_string(None)
-                advice = f"have its owner say GRANT USAGE, CREATE ON SCHEMA {named} TO {user}, or this user own the table"
-            else:  # must be owner of table …
-                advice = f"that is its owner's to do: ALTER … OWNER TO {user}, or have the owner predict"
-        raise LoadError(
-            f"{table}: {said}; {advice + '. ' if advice else ''}What is there is whole, and the same call goes on from there"
-        ) from error

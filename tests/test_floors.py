@@ -37,7 +37,7 @@ FLOORS = [
     {"server", "rasterfile", "vectorfile", "canvas", "copyout", "connecting", "retrying", "translating"},
     {"records", "pixels", "passwords", "pictures"},
     {"database", "osm2pgsql"},
-    {"query", "newtable", "outdb", "resampling", "runs"},
+    {"query", "newtable", "outdb", "resampling", "runs", "writing"},
     {"features", "firstlabel", "timeseries"},
     {"rastersource", "burning", "rastertable", "vectortable", "osmtables", "describing", "exported", "simplifying"},
     {
