@@ -256,15 +256,18 @@ class TileDataset(IterableDataset[Sample]):
             raise ConfigError(f"loader({', '.join(sorted(not_ours))}=…): the dataset itself decides on batches and their order")
         return Loader(self, num_workers=num_workers, **{"persistent_workers": num_workers > 0} | kwargs)
 
-    def bake(self, table: str, *, refresh: bool = False, replace: bool = False, progress: Progress | None = None) -> Baking:
+    def bake(
+        self, table: str, *, refresh: bool = False, replace: bool = False, sources: bool = False,
+        progress: Progress | None = None,
+    ) -> Baking:  # fmt: skip
         """Write what the layers show on all tiles into a table, on the server: see `pgtiles.bake`. `pgtiles.baked` reads it."""
         from .baking import bake
 
         if isinstance(self.draws, Fresh):
             raise ConfigError("tiles that are fresh in each epoch can't be baked: bake a fixed set, such as Tiles.random gives")
         return bake(
-            self.db, table, self.tiles, self.layers, refresh=refresh, replace=replace, connections=self.connections,
-            progress=progress,
+            self.db, table, self.tiles, self.layers, refresh=refresh, replace=replace, sources=sources,
+            connections=self.connections, progress=progress,
         )  # fmt: skip
 
     def statistics(self, *, tiles: float | None = None, seed: int = 0, progress: Progress | None = None) -> Statistics:

@@ -727,7 +727,7 @@ class TestSources:
         layers = {"image": Imagery("scene"), "mask": Labels(AREAS)}
         export(TileDataset(schema_db, tiles, layers), tmp_path, sources=True)
         told = {line["id"]: line["sources"] for line in map(json.loads, (tmp_path / "tiles.jsonl").read_text().splitlines())}
-        bake(schema_db, "chips", tiles[:20], layers, sources=True)
+        TileDataset(schema_db, tiles[:20], layers).bake("chips", sources=True)
         bake(schema_db, "chips", tiles, layers, sources=True)
         assert dict(ask(schema_db, "SELECT tile_id, sources FROM chips_tiles")) == told
         way = next(key for rows in told.values() for layer, _, key in rows if layer == "mask")
