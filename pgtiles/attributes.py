@@ -17,7 +17,7 @@ from psycopg import sql
 
 from . import features, query
 from .burning import widened
-from .canvas import STRIDE, UNBOUNDED, Arrays, Ground, Zeros
+from .canvas import STRIDE, UNBOUNDED, Arrays, Ground, Window, Zeros
 from .database import Database
 from .errors import ConfigError, DataError, QueryError
 from .query import OpenLayer
@@ -82,9 +82,14 @@ class Attributes:
         return tuple(name for name, kind in columns.items() if kind not in SHAPES)
 
 
+Place = tuple[
+    Window, NDArray[np.bool_]
+]  # a part of a tile no larger than a group, as of those there may be thousands; its mask
+
+
 @dataclass(frozen=True)
 class GroupSheet:
-    """Groups of features: of a tile, a mask (height, width) for each group that is in it, by its attributes."""
+    """Groups of features: of a tile, by the attributes of each group that is in it, where that lies."""
 
     shape: tuple[int, int]
     names: tuple[str, ...]
@@ -104,7 +109,7 @@ class GroupPage:
 
     def __init__(self, tiles: Tiles) -> None:
         self.ground = Ground(tiles)
-        self.groups: list[dict[Key, NDArray[np.bool_]]] = [{} for _ in range(len(tiles))]
+        self.groups: list[dict[Key, Place]] = [{} for _ in range(len(tiles))]
 
     def paste(self, tile: int, n: int, value: float, data: memoryview) -> bool:
         """A row: the attributes, and where they are."""
@@ -117,11 +122,22 @@ class GroupPage:
             return False
         (y0, y1, x0, x1), (top, left) = window
         key = tuple(json.dumps(one) if isinstance(one, list | dict) else one for one in json.loads(bytes(said)))
-        if key not in self.groups[tile]:
-            self.groups[tile][key] = np.zeros(self.ground.shape, np.bool_)
-        self.groups[tile][key][y0:y1, x0:x1] |= raster.pixels[0, y0 - top : y1 - top, x0 - left : x1 - left].view(np.bool_)
+        mask = raster.pixels[0, y0 - top : y1 - top, x0 - left : x1 - left].view(np.bool_)
+        place = (y0, y1, x0, x1), mask
+        groups = self.groups[tile]
+        groups[key] = _together(groups[key], place) if key in groups else place
         return True
 
     def arrays(self, name: str) -> Arrays:
         """A list with the groups of each tile."""
         return {name: cast("list[NDArray[Any]]", self.groups)}
+
+
+def _together(*places: Place) -> Place:
+    """A group of areas, lines and points, which are burned apart."""
+    starts, ends = (np.array([window[first::2] for window, _ in places]) for first in (0, 1))
+    (top, left), (bottom, right) = starts.min(axis=0).tolist(), ends.max(axis=0).tolist()
+    whole = np.zeros((bottom - top, right - left), np.bool_)
+    for (y0, y1, x0, x1), mask in places:
+        whole[y0 - top : y1 - top, x0 - left : x1 - left] |= mask
+    return (top, bottom, left, right), whole

@@ -24,8 +24,8 @@ from .reading import Plan, read_batch
 from .template import compose
 from .tiles import Tiles
 
-STRIP = 2**19  # pixels of a strip, or a row of blocks, where that has more
-BLOCK = 128  # rows that are read at once at least
+STRIP = 2**19  # pixels of a strip, about
+BLOCK = 128  # rows of which strips are made; a raster so wide that a strip has fewer is read in strips that divide them
 TALLEST, WIDEST = 8192, 2048  # rows and columns of a tile that is read
 TOP = 254  # what a probability of 1 is in 8 bits
 
@@ -44,16 +44,14 @@ class Rasters:
         """Those that are meant; raises where there are none, or several runs and none is named."""
         table = db.table(name)
         column = table.column("raster")
-        if "run" not in {c.name for c in table.columns}:
+        if "run" not in {c.name for c in table.columns} or not catalog.relation(db.query, table.schema, "run"):
             if run is not None:
-                raise ConfigError(f"{argument}={run!r}: {table} has no column run, so it is one raster: leave the run out")
+                raise ConfigError(
+                    f"{argument}={run!r}: {table} has no column run that refers to a table run beside it, so it is one raster: "
+                    "leave the run out"
+                )
             return cls(table, column, None, str(table))
-        runs = {
-            own: (id_, ended)
-            for id_, own, ended in db.query(
-                compose("traced_runs", table=table.identifier, runs=sql.Identifier(table.schema, "run"))
-            )
-        }
+        runs = {own: (id_, ended) for id_, own, ended in _runs(db, table)}
         listed = ", ".join(map(repr, runs)) or "none"
         if run is None and len(runs) != 1:
             raise ConfigError(f"{table} holds predictions of {len(runs)} runs: say which with {argument}=; there are {listed}")
@@ -63,6 +61,11 @@ class Rasters:
         if not runs[own][1]:
             raise ConfigError(f"the run {own!r} of {table} has not ended: call predict as before, which goes on with it")
         return cls(table, column, runs[own][0], f"{table}, run {own!r}")
+
+    def require_there(self, db: Database) -> None:
+        """`DataError` where the run was dropped while it was read, or begun anew, which gives it another id."""
+        if self.run is not None and self.run not in {id_ for id_, _, ended in _runs(db, self.table) if ended}:
+            raise DataError(f"{self.said} was predicted anew, or dropped, while it was read: nothing was written; call again")
 
     def off(self, db: Database, tiles: Tiles) -> str | None:
         """Why they do not lie on the tiles' pixels; None where they do."""
@@ -92,7 +95,8 @@ class Strips:
     least: int  # what is taken off class numbers, so that 0 is none
     classes: NDArray[Any] | None  # those wanted
     plan: Plan
-    said: str  # of the probabilities, for messages
+    said: str
+    thought: str  # the same of the probabilities
 
     @classmethod
     def open(cls, db: Database, source: Rasters, weighed: Rasters | None, classes: Sequence[int] | None) -> Strips:
@@ -103,8 +107,7 @@ class Strips:
         xmin, ymin, xmax, ymax = db.extent(name, lattice.srid, column=source.column)
         left, right = round((xmin - x) / rx), round((xmax - x) / rx)
         top, bottom = round((y - ymax) / ry), round((y - ymin) / ry)
-        rows = max(STRIP // (right - left) // BLOCK, 1) * BLOCK
-        size = (min(rows, TALLEST, bottom - top), min(right - left, WIDEST))
+        size = (min(_rows(right - left), TALLEST, bottom - top), min(right - left, WIDEST))
         grid = Grid(srid=lattice.srid, resolution=lattice.pixel, size=size, origin=lattice.origin)
         layers = {"class": source.layer(grid)} | ({"probability": weighed.layer(grid)} if weighed else {})
         tiles = _tiles(grid, left, top, right - left, bottom - top)
@@ -118,8 +121,8 @@ class Strips:
         if weighed:
             _require_probabilities(plan.layers[1], weighed.said)
         wanted = None if classes is None else np.array(_whole(classes), np.int64)
-        said = weighed.said if weighed else ""
-        return cls(grid, left, top, right - left, bottom - top, least, wanted, plan, said)
+        thought = weighed.said if weighed else ""
+        return cls(grid, left, top, right - left, bottom - top, least, wanted, plan, source.said, thought)
 
     @property
     def count(self) -> int:
@@ -139,7 +142,7 @@ class Strips:
         rows = self.grid.shape[0]
         height = min(rows, self.height - number * rows)
         tiles = _tiles(self.grid, self.left, self.top + number * rows, self.width, height)
-        sample = read_batch(db, self.plan, tiles).sample
+        sample = db.retry(lambda: read_batch(db, self.plan, tiles), lambda: f"rows of {self.said}").sample
         values, there = self._joined(sample["class"], height)[0], self._joined(sample["class_valid"], height)
         codes = np.where(there, values.astype(np.int64) - self.least, 0)
         if self.classes is not None:
@@ -161,7 +164,7 @@ class Strips:
         most, weights = (len(bands) if len(bands) > 1 else 2), np.full(codes.shape, np.nan)
         if (beyond := known & ((classes < 0) | (classes >= most))).any():
             raise DataError(
-                f"{self.said} has {len(bands)} band{'s' * (len(bands) > 1)}, of the classes 0 to {most - 1}: none for class "
+                f"{self.thought} has {len(bands)} band{'s' * (len(bands) > 1)}, of the classes 0 to {most - 1}: none for class "
                 f"{classes[beyond][0]}; say with classes= which ones are wanted"
             )
         for value in np.unique(classes[known]).tolist():
@@ -169,8 +172,19 @@ class Strips:
             thought = bands[value if len(bands) > 1 else 0][mine].astype(np.float64)
             weights[mine] = self.top_weight - thought if len(bands) == 1 and value == 0 else thought
         if (wrong := known & ~((weights >= 0) & (weights <= self.top_weight))).any():
-            raise DataError(f"{self.said} holds {weights[wrong][0]:g}: expected probabilities, 0 to {self.top_weight:g}")
+            raise DataError(f"{self.thought} holds {weights[wrong][0]:g}: expected probabilities, 0 to {self.top_weight:g}")
         return weights
+
+
+def _runs(db: Database, table: Table) -> list[tuple[int, str, bool]]:
+    """Runs of which the table has blocks: id, name, whether it has ended."""
+    return db.query(compose("traced_runs", table=table.identifier, runs=sql.Identifier(table.schema, "run")))
+
+
+def _rows(width: int) -> int:
+    """How many rows a strip has: whole blocks, or a part of one that divides it."""
+    rows = max(STRIP // width, 1)
+    return rows // BLOCK * BLOCK if rows >= BLOCK else 2 ** (rows.bit_length() - 1)
 
 
 def _tiles(grid: Grid, left: int, top: int, width: int, height: int) -> Tiles:

@@ -70,6 +70,11 @@ class Comparison:
                 raise ConfigError(f"tolerance={tolerance!r}: {max(margin) - 1} pixels; expected {WIDEST - 1} or fewer")
         wider = _wider(tiles, margin)
         plan = Plan.open(db, wider, layers)
+        for one in plan.layers:
+            if one.name == "by" and not isinstance(one.sheet, GroupSheet):
+                raise ConfigError(
+                    f"by={type(layers['by']).__name__}: expected a query that gives geom and columns, or Attributes"
+                )
         checked = {
             one.name: replace(one, sheet=_checked(one, layers[one.name], wider)) if one.name in ("truth", "prediction") else one
             for one in plan.layers
@@ -106,10 +111,13 @@ class Comparison:
             tallies.all.merge(alone)
             one = alone.confusion()
             own[:, tile] = one.pixels, one.pixels - int(one.right.sum()), one.mean("iou") if one.pixels else 1.0
-            for key, mask in sample["by"][tile].items() if "by" in sample else ():
-                covered = mask[inner] & here
+            counted = np.zeros_like(known)
+            counted[inner] = here
+            for key, ((y0, y1, x0, x1), mask) in sample["by"][tile].items() if "by" in sample else ():
+                where = np.s_[y0:y1, x0:x1]
+                covered = mask & counted[where]
                 if covered.any():
-                    tallies.by.setdefault(key, Tally()).add(mine[covered], its[covered])
+                    tallies.by.setdefault(key, Tally()).add(true[tile][where][covered], found[tile][where][covered])
             if self.reaches is not None:
                 tallies.boundaries.add(true[tile], found[tile], known, self.reaches[start + tile], self.margin)
         return tallies, own

@@ -60,13 +60,20 @@ def _pairs(truth: Ints, predicted: Ints) -> dict[tuple[int, int], int]:
     low = min(int(truth.min()), int(predicted.min()))
     side = max(int(truth.max()), int(predicted.max())) - low + 1
     if side <= SMALL:
-        counts = np.bincount((truth - low) * side + (predicted - low))
-        met = np.flatnonzero(counts)
-        pairs = np.stack([met // side + low, met % side + low], axis=1)
-        counts = counts[met]
+        values, true, found = np.arange(low, low + side), truth - low, predicted - low
     else:
-        pairs, counts = np.unique(np.stack([truth, predicted], axis=1), axis=0, return_counts=True)
-    return {(true, found): count for (true, found), count in zip(pairs.tolist(), counts.tolist(), strict=True)}
+        values, places = np.unique(np.concatenate([truth, predicted]), return_inverse=True)
+        true, found = np.split(places, 2)
+    met, counts = np.unique_counts(true * len(values) + found) if len(values) > SMALL else _counted(true * len(values) + found)
+    pairs = zip(values[met // len(values)].tolist(), values[met % len(values)].tolist(), strict=True)
+    return dict(zip(pairs, counts.tolist(), strict=True))
+
+
+def _counted(numbers: Ints) -> tuple[Ints, Ints]:
+    """Which small numbers there are, and how often."""
+    counts = np.bincount(numbers)
+    met = np.flatnonzero(counts)
+    return met, counts[met]
 
 
 @dataclass(frozen=True, eq=False)

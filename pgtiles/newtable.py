@@ -147,6 +147,8 @@ def explained(error: psycopg.Error, what: str) -> LoadError:
         "2BP01": "drop what depends on it first; pgtiles drops nothing that it was not told to",
         "53100": "make room on the server's disk",
     }.get(error.sqlstate or "")
+    if error.sqlstate == "42501" and "temporary" in said:
+        advice = "have the owner GRANT TEMPORARY ON DATABASE to this user"
     return LoadError(f"{what}: {said}; {advice + '; ' if advice else ''}the database is as it was before")
 
 

@@ -22,6 +22,7 @@ from .statistics import table
 from .template import compose
 
 ALL = "all objects"  # the class of objects that have none
+ROUNDED = 1e-9  # by so much an intersection over union may come out too small
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,16 @@ def score_objects(db: Database, truth: Query, prediction: Query, *, iou: float |
         raise ConfigError(f"iou={iou!r}: expected intersections over union above 0, up to 1, such as 0.5 or (0.5, 0.75)")
     least = sorted({float(one) for one in given})
     (true, true_class), (found, found_class) = _asked(db, truth, "truth="), _asked(db, prediction, "prediction=")
-    first = db.ask(sql.SQL("SELECT ST_SRID(u.geom::geometry) FROM {} WHERE u.geom IS NOT NULL LIMIT 1").format(true))
-    if not first:
+    srids = db.ask(sql.SQL("SELECT DISTINCT ST_SRID(u.geom::geometry) FROM {} WHERE u.geom IS NOT NULL").format(true))
+    if not srids:
         raise DataError("truth=: there is no object, so nothing can be found")
+    if len(srids) > 1:
+        said = ", ".join(str(srid) for (srid,) in sorted(srids))
+        raise DataError(
+            f"truth=: its objects lie in the SRIDs {said}: ST_Transform(geom, {srids[0][0]}) AS geom brings them into one"
+        )
     slots = {"truth": true, "truth_class": true_class, "prediction": found, "prediction_class": found_class}
-    rows = db.ask(compose("objects", **slots, srid=first[0][0], least=least[0]))
+    rows = db.ask(compose("objects", **slots, srid=srids[0][0], least=least[0] - ROUNDED))
     counts: tuple[dict[str, int], dict[str, int]] = ({}, {})
     pairs: dict[str, list[tuple[str, str, float]]] = {}
     for side, name, a, b, number in rows:
@@ -88,7 +94,7 @@ def score_objects(db: Database, truth: Query, prediction: Query, *, iou: float |
     for name in sorted(counts[0].keys() | counts[1].keys()):
         shared = matched(pairs.get(name, ()))
         there, predicted = counts[0].get(name, 0), counts[1].get(name, 0)
-        hits = {one: sum(1 for value in shared if value >= one) for one in least}
+        hits = {one: sum(1 for value in shared if value >= one - ROUNDED) for one in least}
         classes[name] = {one: Found(there, predicted, hit, hit) for one, hit in hits.items()}
         means[name] = float(np.mean(shared)) if shared else math.nan
     return ObjectScore(classes, means)

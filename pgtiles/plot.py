@@ -106,7 +106,7 @@ def histogram(tiles: Tiles, column: str, path: str | Path | None = None, *, bins
     figure, without = _blank(6, 3.4), ""
     axis = figure.subplots()
     if named is not None:
-        axis.bar(named, np.bincount(values), color=PLAIN)
+        axis.bar([_verbatim(name) for name in named], np.bincount(values), color=PLAIN)
     else:
         axis.hist(values[np.isfinite(values)], bins=bins, color=PLAIN)
         without = f", {(values == 0).sum():,} of them with none"
@@ -177,6 +177,7 @@ def confusion(
     figure = _blank(side + 1.2, side)
     axis = figure.subplots()
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    shown = [_verbatim(name) for name in names]
     for row, column in np.ndindex(counts.shape) if len(names) <= LABELLED else ():
         dark = shares[row, column] > 0.6
         axis.text(
@@ -184,7 +185,7 @@ def confusion(
             color="white" if dark else "black",
         )  # fmt: skip
     axis.set(
-        xticks=range(len(names)), yticks=range(len(names)), xticklabels=names, yticklabels=names, xlabel="predicted",
+        xticks=range(len(names)), yticks=range(len(names)), xticklabels=shown, yticklabels=shown, xlabel="predicted",
         ylabel="truth", title=title or "",
     )  # fmt: skip
     axis.tick_params("x", rotation=45)
@@ -211,7 +212,7 @@ def _legend(figure: Figure, shades: Mapping[str, str]) -> None:
     from matplotlib.patches import Patch
 
     if shades:
-        patches = [Patch(color=shade, label=name) for name, shade in shades.items()]
+        patches = [Patch(color=shade, label=_verbatim(name)) for name, shade in shades.items()]
         figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), 5), frameon=False, fontsize=9)
 
 
@@ -224,6 +225,11 @@ def _known(tiles: Tiles, column: str) -> tuple[NDArray[Any], list[str] | None]:
         return values.astype(float), None
     names, which = np.unique(values, return_inverse=True)
     return which.reshape(-1), [str(name) for name in names]
+
+
+def _verbatim(name: str) -> str:
+    """Text that matplotlib shows as it is: between two dollars it would read a formula."""
+    return name.replace("$", r"\$")
 
 
 def _columns(

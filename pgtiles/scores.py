@@ -56,7 +56,7 @@ class Score:
     ``iou`` (the mean over the tile's own classes). A tile without any has the error 0 and the IoU 1."""
     source: Json
     """What was compared: the grid, the tiles' digest, the layers."""
-    look: Callable[[Tiles], Sample] | None = field(default=None, repr=False)
+    look: Callable[[Tiles], tuple[Sample, int]] | None = field(default=None, repr=False)
 
     def worst(self, count: int = 6) -> Tiles:
         """The tiles with the greatest share of wrong pixels, the worst first."""
@@ -67,7 +67,7 @@ class Score:
         return {
             "pgtiles score": FORMAT, "tiles": len(self.tiles), "untold": self.untold, "missing": self.missing,
             **_said(self.confusion), "names": {str(value): name for value, name in self.names.items()},
-            "by": [dict(zip(self.by_columns, key, strict=True)) | _said(one) for key, one in self.by.items()],
+            "by": [{"attributes": dict(zip(self.by_columns, key, strict=True))} | _said(one) for key, one in self.by.items()],
             "tolerance": self.tolerance,
             "boundaries": {str(value): found_said(found) for value, found in self.boundaries.items()}, "source": self.source,
         }  # fmt: skip
@@ -83,14 +83,15 @@ class Score:
         )
 
     def plot_worst(self, path: str | Path | None = None, *, count: int = 6, title: str | None = None) -> Figure:
-        """Draw the worst tiles, a row each: the image where `score` was given one, the truth, the prediction."""
+        """Draw the worst tiles, a row each: image, where `score` was given one, the truth, the prediction; grey is left out."""
         if self.look is None:
             raise ConfigError("this score no longer knows how to read its tiles, as one that was unpickled")
         if not 1 <= count <= FEW:
             raise ConfigError(f"count={count!r}: expected 1 to {FEW} tiles")
         worst = self.worst(count)
         known = {value: name for value, name in self.names.items() if name}
-        return plot.batch(self.look(worst), path, classes=known, count=count, title=title)
+        sample, ignored = self.look(worst)
+        return plot.batch(sample, path, classes=known, ignore_index=ignored, count=count, title=title)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"look": None}

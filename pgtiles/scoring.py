@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from .database import Database
 from .draws import Draws
 from .errors import ConfigError, DataError, PgtilesWarning
 from .grid import whole
+from .imagery import Imagery
 from .newtable import Progress
 from .query import Layer
 from .reading import Sample, read
@@ -63,6 +64,10 @@ def score(
     whole("connections", connections, 1)
     if tolerance is not None and not (isinstance(tolerance, int | float) and 0 < tolerance < math.inf):
         raise ConfigError(f"tolerance={tolerance!r}: expected ground metres, above 0")
+    if odd_names := [value for value in classes or () if not isinstance(value, int | np.integer)]:
+        raise ConfigError(
+            f"classes: {odd_names[0]!r} is no whole number: expected names by their values, such as {{1: 'road'}}"
+        )
     if not len(tiles):
         raise ConfigError("tiles: there is no tile to score")
     layers: dict[str, Layer] = {"truth": truth, "prediction": prediction}
@@ -107,7 +112,7 @@ def score(
         confusion=confusion, names={value: names.get(value, "") for value in confusion.values}, by_columns=columns,
         by={key: total.by[key].confusion(confusion.values) for key in sorted(total.by, key=_sorted)}, tolerance=tolerance,
         boundaries=total.boundaries.found(), untold=total.untold, missing=total.missing, tiles=known,
-        source=source_of(_Compared(tiles, read_by)), look=partial(_look, db, shown),
+        source=source_of(_Compared(tiles, read_by)), look=partial(_look, db, shown, min(confusion.values) - 1),
     )  # fmt: skip
 
 
@@ -120,11 +125,19 @@ class _Compared:
     draws: Draws[Tiles] | None = None
 
 
-def _look(db: Database, layers: Mapping[str, Layer], tiles: Tiles) -> Sample:
-    sample = read(db, tiles, layers)
+def _look(db: Database, layers: Mapping[str, Layer], none: int, tiles: Tiles) -> tuple[Sample, int]:
+    """Some tiles, both sides as masks to be drawn, and what stands where one tells no class: the truth's value or ``none``."""
+    wished = {name: replace(layer, valid=True) if isinstance(layer, Imagery) else layer for name, layer in layers.items()}
+    sample = read(db, tiles, wished)
+    told = {name: sample.pop(f"{name}_valid", np.True_) for name in layers}
+    ignored = getattr(layers["truth"], "ignore_index", None)
+    instead = none if ignored is None else int(ignored)
     for name in ("truth", "prediction"):  # a raster's one band, as a mask to be drawn in colours
-        sample[name] = sample[name].reshape(len(tiles), *tiles.grid.shape)
-    return sample
+        classes = sample[name].reshape(len(tiles), *tiles.grid.shape)
+        left_out = getattr(layers[name], "ignore_index", None)
+        there = told[name] if left_out is None else told[name] & (classes != left_out)
+        sample[name] = np.where(there, np.where(there, classes, 0).astype(np.int64), instead)
+    return sample, instead
 
 
 def _sorted(key: Key) -> list[tuple[str, Any]]:

@@ -150,11 +150,10 @@ class Tracer:
                 strict=True,
             )
         }
-        for column in np.flatnonzero(self._last).tolist():  # each open polygon once
-            number = int(self._below[column])
-            if (before := self._open[number]).pixels:
-                polygons[int(roots[runs[column]])].take(before)
-                self._open[number] = _Open(0)
+        columns = np.flatnonzero(self._last)
+        _, each = np.unique(self._below[columns], return_index=True)  # open polygons, in their order
+        for before, root in zip(self._open, roots[runs[columns[each]]].tolist(), strict=True):
+            polygons[root].take(before)
         return polygons
 
     def _trace(self, flat: Ints, roots: Ints, polygons: dict[int, _Open]) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 
 import numpy as np
 from psycopg import sql
 
-from . import legend
+from . import catalog, legend
 from .classrasters import Rasters, Strips
 from .database import Database
 from .errors import ConfigError
@@ -23,6 +23,7 @@ from .simplifying import simplifier_of
 from .template import compose
 from .tracing import Outline, Tracer
 
+LONGEST = 10  # pixels of an edge whose area is measured
 POLYGON = struct.Struct("<BIII")  # byte order, type with a flag that an SRID follows, SRID, number of rings
 
 
@@ -87,13 +88,16 @@ def vectorize(
         raise ConfigError(f"probability_run={probability_run!r} goes with probability=")
     simplifier = simplifier_of(db) if simplify else None
     strips = Strips.open(db, source, weighed, classes)
+    ground = _ground_of(db, strips)
     with new_table(db, into, replace, f"{source.said}, as polygons,") as new:
         for one in filter(None, (source, weighed)):
             if (new.schema, new.name) == (one.table.schema, one.table.name):
                 raise ConfigError(f"into={into!r}: polygons can't take the place of the raster that they are made of")
         new.execute("traced_table", srid=strips.grid.srid)
         _trace(db, strips, new, bool(simplify), progress)
-        notes = _tidied(new, min_area, fill_holes)
+        for one in filter(None, (source, weighed)):
+            one.require_there(db)
+        notes = _tidied(new, min_area, fill_holes, ground)
         if simplifier:
             simplifier(new, simplify * math.sqrt(strips.grid.pixel[0] * strips.grid.pixel[1]))
         shape: sql.Composable = sql.SQL("s.geom" if simplify else "t.geom")
@@ -101,7 +105,7 @@ def vectorize(
             shape = compose("traced_rectangle", geom=sql.SQL("t.geom"), otherwise=shape, share=rectangles)
         new.execute("polygon_table", srid=strips.grid.srid)
         joined = sql.SQL("JOIN pgtiles_simple AS s USING (fid)" if simplify else "")
-        new.execute("traced_into", shape=shape, simple=joined, area=_ground("p.geom"))
+        new.execute("traced_into", shape=shape, simple=joined, area=ground("p.geom"))
         rows = new.execute("traced_count")[0][0]
         new.execute("vector_key", next=rows + 1)
         new.execute("vector_index")
@@ -122,8 +126,12 @@ def _check(**numbers: float) -> None:
             raise ConfigError(f"{name}={value!r}: expected {what}, 0 or more")
 
 
-def _ground(geom: str) -> sql.Composed:
-    return compose("ground_area", geom=sql.SQL(geom))
+def _ground_of(db: Database, strips: Strips) -> Callable[[str], sql.Composed]:
+    """How a geometry's area on the ground is told in SQL."""
+    if catalog.in_degrees(db.query, strips.grid.srid):
+        return lambda geom: compose("ground_area_degrees", geom=sql.SQL(geom))
+    longest = LONGEST * min(strips.grid.pixel)
+    return lambda geom: compose("ground_area", geom=sql.SQL(geom), longest=longest)
 
 
 def _trace(db: Database, strips: Strips, new: NewTable, nodes: bool, progress: Progress | None) -> None:
@@ -155,18 +163,18 @@ def _wkb(outline: Outline, strips: Strips) -> bytes:
     return b"".join(parts)
 
 
-def _tidied(new: NewTable, min_area: float, fill_holes: float) -> list[str]:
+def _tidied(new: NewTable, min_area: float, fill_holes: float, ground: Callable[[str], sql.Composed]) -> list[str]:
     """Fill holes, drop what is too small; what there is to say of it."""
     notes = list[str]()
     if fill_holes:
-        new.execute("traced_holes", area=_ground("h.geom"), least=float(fill_holes))
+        new.execute("traced_holes", area=ground("h.geom"), least=float(fill_holes))
         new.execute("traced_holes_index")
         swallowed = new.execute("traced_swallow")[0][0]
-        filled = new.execute("traced_fill", area=_ground("h.geom"), least=float(fill_holes))[0][0]
+        filled = new.execute("traced_fill", area=ground("h.geom"), least=float(fill_holes))[0][0]
         notes.append(
             f"holes of {filled} polygons were filled, and {swallowed} polygons in them dropped (fill_holes={fill_holes:g} m²)"
         )
     if min_area:
-        dropped = new.execute("traced_drop", area=_ground("t.geom"), least=float(min_area))[0][0]
+        dropped = new.execute("traced_drop", area=ground("t.geom"), least=float(min_area))[0][0]
         notes.append(f"{dropped} polygons were dropped (min_area={min_area:g} m²)")
     return notes

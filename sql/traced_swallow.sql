@@ -2,11 +2,12 @@
 -- slots: none
 -- rows: one: how many they were
 -- index: GiST on pgtiles_holes.geom
--- Polygons have no pixel in common, so one lies in a hole with all it has or with nothing.
+-- Polygons have no pixel in common, so one lies in a hole with all it has or with nothing. Boxes within the hole's alone are asked
+-- for: that of the polygon around it is larger, and to find a point on it, once for each of its holes, would take hours.
 WITH swallowed AS (
     DELETE FROM pgtiles_traced AS t
     USING pgtiles_holes AS h
-    WHERE t.geom && h.geom AND ST_Covers(h.geom, ST_PointOnSurface(t.geom))
+    WHERE t.geom @ h.geom AND ST_Covers(h.geom, ST_PointOnSurface(t.geom))
     RETURNING 1
 )
 SELECT count(*) FROM swallowed

@@ -5,6 +5,7 @@ import math
 import pickle
 import re
 import shlex
+import tracemalloc
 import warnings
 from collections import defaultdict
 from pathlib import Path
@@ -41,6 +42,7 @@ from pgtiles import (
     Tiles,
     keep_errors,
     load,
+    plot,
     score,
     score_objects,
 )
@@ -247,15 +249,32 @@ class TestScore:
         with pytest.raises(ConfigError, match="no longer knows how to read"):
             again.plot_worst()
 
+    def test_the_worst_tiles_show_in_grey_what_is_left_out(self, world, prediction, monkeypatch, quiet):
+        """Pixels without a prediction, and those that the truth ignores: neither is background."""
+        drawn = {}
+        monkeypatch.setattr(plot, "batch", lambda sample, *_, **more: drawn.update(sample) or drawn.update(more))
+        ground = shapely.box(X0 + 100, Y0 - 1500, X0 + 2200, Y0 - 200)
+        tile = Tiles.sliding(
+            world.grid, within=(X0 + 832 * RES, Y0 - 128 * RES, X0 + 896 * RES, Y0 - 64 * RES)
+        ) + Tiles.sliding(world.grid, within=(X0 + 896 * RES, Y0 - 128 * RES, X0 + 960 * RES, Y0 - 64 * RES), first_id=9)
+        score(world.db, tile, Labels(AREAS), LAYER).plot_worst(count=2)
+        assert (drawn["prediction"] == drawn["ignore_index"]).sum() == 64 * 60
+        assert not (drawn["truth"] == drawn["ignore_index"]).any()
+        score(world.db, tile, Labels(AREAS, ignore_index=99, coverage=ground), LAYER).plot_worst(count=2)
+        told = burned([(ground, 1)])[64:128, 832:960] == 1
+        assert drawn["ignore_index"] == 99
+        assert (drawn["truth"] == 99).sum() == (~told).sum() > 0
+        assert (drawn["prediction"] == 99).sum() == 64 * 60
+
     def test_pictures(self, world, tmp_path, quiet, prediction):
         tiles = Tiles.sliding(world.grid, within=(X0, Y0 - 320, X0 + 640, Y0))
-        one = score(world.db, tiles, Labels(AREAS), LAYER, image=Imagery("scene"), classes={1: "field", 2: "lake"})
-        assert one.names[1] == "field"
+        one = score(world.db, tiles, Labels(AREAS), LAYER, image=Imagery("scene"), classes={1: "a $x_{ field$", 2: "lake"})
+        assert one.names[1] == "a $x_{ field$"
         figure = one.plot(tmp_path / "confusion.png", title="all")
         shown = [text.get_text() for text in figure.axes[0].texts]
         assert shown[0].endswith(f"{one.confusion.counts[0, 0]:,}")
         labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-        assert labels[1] == "1 field"
+        assert labels[1] == r"1 a \$x_{ field\$"  # two dollars would be a formula
         sheet = one.plot_worst(tmp_path / "worst.png", count=3)
         assert [axis.get_title() for axis in sheet.axes[:3]] == ["image", "truth", "prediction"]
         assert [axis.get_ylabel() for axis in sheet.axes[::3]] == [f"tile {n}" for n in one.worst(3).ids]
@@ -272,6 +291,8 @@ class TestScore:
         refused("resolution= goes with layers to learn from", labels, Imagery("predicted", resolution=5))
         refused("tolerance=-1: expected ground metres", labels, LAYER, tolerance=-1)
         refused("connections=0", labels, LAYER, connections=0)
+        refused("by=Labels: expected a query that gives geom and columns", labels, LAYER, by=labels)
+        refused("classes: 'field' is no whole number", labels, LAYER, classes={"field": 1})
         refused("tolerance=9000: .* pixels; expected 511 or fewer", labels, LAYER, tolerance=9000)
         shifted = Grid(srid=3857, resolution=RES, size=64, origin=(X0 + 1, Y0))
         off = Tiles.sliding(shifted, within=(X0 + 200, Y0 - 600, X0 + 800, Y0 - 200))
@@ -323,6 +344,23 @@ class TestScore:
 
 
 class TestAttributes:
+    def test_a_group_holds_no_more_than_its_own_pixels(self, world, prediction, quiet):
+        """Of thousands of groups on a tile, each as a mask of all of it, memory would be full."""
+        cells = """
+            SELECT ST_MakeEnvelope(x, y, x + 20, y + 20, 3857) AS geom, x, y
+            FROM generate_series(floor(ST_XMin(tile.geom))::int, floor(ST_XMax(tile.geom))::int - 1, 20) AS x,
+                generate_series(floor(ST_YMin(tile.geom))::int, floor(ST_YMax(tile.geom))::int - 1, 20) AS y
+        """
+        one = Tiles.sliding(Grid.like(world.db, "predicted", size=256), within=(X0, Y0 - 640, X0 + 640, Y0))
+        assert len(one) == 1
+        tracemalloc.start()
+        groups = score(world.db, one, Labels(AREAS), LAYER, by=cells).by
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(groups) == 32 * 32
+        assert {group.pixels for group in groups.values()} == {64}
+        assert peak < 256 * 256 * 1024 / 4
+
     def test_scores_by_attributes_are_those_of_masks_that_rasterio_burns(self, world, truth, prediction, tiles, quiet):
         """Road class and district, in one query: groups overlap, and a road counts where it leaves its district."""
         with world.db.connection() as conn:
@@ -359,7 +397,7 @@ class TestAttributes:
         lines = str(one).splitlines()
         start = next(n for n, line in enumerate(lines) if line.startswith("road, district"))
         assert lines[start + 1].startswith("1, NULL ")
-        assert [said["district"] for said in one.said()["by"]][:3] == [None, "Alt", "Neu"]
+        assert [said["attributes"]["district"] for said in one.said()["by"]][:3] == [None, "Alt", "Neu"]
 
     def test_another_srid_a_buffer_and_lines(self, world, truth, prediction, quiet):
         """Roads stored in degrees, widened by metres on the ground, give what a query in the tiles' SRID gives."""
@@ -560,6 +598,20 @@ class TestObjects:
         one = score_objects(houses, "SELECT id, value, geom FROM t", "SELECT id, value, geom FROM p", iou=0.9)
         assert {name: found[0.9].right for name, found in one.classes.items()} == {"0": 6667, "1": 6667, "2": 6666}
 
+    def test_what_is_the_same_overlaps_wholly(self, schema_db):
+        """An overlay's area may lack the last bit; and objects in several SRIDs are refused, not missed."""
+        rng = np.random.default_rng(3)
+        with schema_db.connection() as conn:
+            conn.execute("CREATE TABLE t (id int PRIMARY KEY, geom geometry)")
+            for i, (x, y, w, h, angle) in enumerate(rng.uniform((0, 0, 5, 5, 0), (3000, 3000, 20, 20, 90), (60, 5))):
+                house = shapely.affinity.rotate(shapely.box(X0 + x, Y0 + y, X0 + x + w, Y0 + y + h), angle)
+                conn.execute("INSERT INTO t VALUES (%s, ST_GeomFromWKB(%s, 3857))", [i, house.wkb])
+        assert score_objects(schema_db, "t", "t", iou=1).classes["all objects"][1.0] == Found(60, 60, 60, 60)
+        with schema_db.connection() as conn:
+            conn.execute("UPDATE t SET geom = ST_Transform(geom, 4326) WHERE id < 30")
+        with pytest.raises(DataError, match="truth=: its objects lie in the SRIDs 3857, 4326"):
+            score_objects(schema_db, "t", "t")
+
     def test_matching_is_one_to_one(self):
         assert matched([("a", "x", 0.6), ("a", "y", 0.9), ("b", "y", 0.8), ("b", "z", 0.2)]) == [0.9, 0.2]
 
@@ -699,7 +751,7 @@ def test_commands(page):
     found = CliRunner().invoke(typer_app, [*common, "--by", by, "--tolerance", "3", "--keep", "e", "--run", "a"])
     assert found.exit_code == 0, found.output
     said = json.loads(found.stdout)
-    assert [group["name"] for group in said["by"]] == ["East", "West"]
+    assert [group["attributes"]["name"] for group in said["by"]] == ["East", "West"]
     assert said["boundaries"]["1"]["f1"] > 0.5
     with Database() as db:
         assert ask(db, "SELECT run, count(*) FROM e GROUP BY run") == [("a", said["tiles"])]

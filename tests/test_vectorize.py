@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from pathlib import Path
@@ -107,7 +108,7 @@ def same(ours, theirs):
 @pytest.fixture(params=[64, 128, 256])
 def narrow(request, monkeypatch):
     """Strips of few rows and tiles of few columns, as a large raster has them."""
-    monkeypatch.setattr(classrasters, "STRIP", 1)
+    monkeypatch.setattr(classrasters, "STRIP", request.param * 500)
     monkeypatch.setattr(classrasters, "BLOCK", request.param)
     monkeypatch.setattr(classrasters, "WIDEST", 192)
 
@@ -121,10 +122,10 @@ def test_polygons_are_those_of_the_whole_raster(db, land, narrow):
 
 
 def test_how_the_raster_is_cut_shows_nowhere(db, land, monkeypatch):
-    monkeypatch.setattr(classrasters, "STRIP", 1)
     found = []
-    for rows in (1, 7, 128, 4096):
-        monkeypatch.setattr(classrasters, "BLOCK", rows)
+    for rows, block in ((1, 128), (7, 7), (64, 128), (128, 128), (4096, 128)):
+        monkeypatch.setattr(classrasters, "STRIP", rows * 500)
+        monkeypatch.setattr(classrasters, "BLOCK", block)
         vectorize(db, "land", "polygons", replace=True)
         found.append(sorted((value, polygon.normalize().wkb) for value, polygon, *_ in in_table(db)))
     assert all(other == found[0] for other in found)
@@ -167,6 +168,15 @@ def test_any_raster_cut_anywhere(seed):
             assert not nodes or shapely.coverage_is_valid([polygon for _, polygon in polygons])
 
 
+def test_a_strip_of_a_wide_raster_is_no_larger():
+    """The memory that reading and tracing take is a strip's; strips are whole blocks, or divide one."""
+    for width in (1, 500, 4096, 5000, 40_000, 400_000, 2**21):
+        rows = classrasters._rows(width)
+        assert rows * width <= max(classrasters.STRIP, width)
+        assert (rows + 1) * width > classrasters.STRIP / 2 or rows % 128 == 0
+        assert rows % 128 == 0 or 128 % rows == 0
+
+
 def test_memory_does_not_grow_with_the_raster():
     """Of the strips that have been traced, nothing is left but the outlines that go on."""
     strip = landscape(4, (64, 512))
@@ -193,9 +203,24 @@ def test_areas_are_those_on_the_ground(db, tmp_path):
     vectorize(db, "north", "polygons")
     geod, into = pyproj.Geod(ellps="WGS84"), pyproj.Transformer.from_crs(3857, 4326, always_xy=True)
     for _, polygon, _, area in in_table(db):
-        there = shapely.transform(polygon, into.transform, interleaved=False)
+        there = shapely.transform(shapely.segmentize(polygon, 20), into.transform, interleaved=False)
         assert area == pytest.approx(abs(geod.geometry_area_perimeter(there)[0]), rel=1e-6)
         assert area < 0.3 * polygon.area
+
+
+@pytest.mark.parametrize(
+    "west, south, side, shape", [(-180, -90, 10, (18, 36)), (-170, -60, 10, (12, 34)), (10, 60, 0.1, (20, 30))]
+)
+def test_the_area_of_long_edges_is_the_map_s(db, tmp_path, west, south, side, shape):
+    """In degrees, where an edge is not the shortest way between its ends: all the Earth, a belt around it, a country's width."""
+    corner = rasterio.transform.from_origin(west, south + side * shape[0], side, side)
+    load.raster(db, write_classes(tmp_path / "d.tif", np.ones(shape, "uint8"), srid=4326, transform=corner), "d")
+    vectorize(db, "d", "polygons", min_area=1, fill_holes=1)
+    squared = 0.0066943799901413165  # the ellipsoid's eccentricity; its shorter axis is 6356752.314 m
+    s, e = np.sin(np.radians([south, south + side * shape[0]])), np.sqrt(squared)
+    belt = np.diff(s / (1 - squared * s**2) + np.arctanh(e * s) / e)[0] * 6356752.314**2 / 2  # by a radian of longitude
+    [(_, _, _, area)] = in_table(db)
+    assert area == pytest.approx(belt * np.radians(side * shape[1]), rel=1e-4)
 
 
 def test_only_the_classes_that_are_wanted(db, land):
@@ -413,6 +438,25 @@ def test_which_run_has_to_be_clear(db, runs, wanted, error, said):
         vectorize(db, "predictions", "polygons", **wanted)
 
 
+def test_a_run_that_is_begun_anew_meanwhile_is_no_mixture(db, runs, narrow):
+    """Its blocks go while they are read: what was read is not written."""
+
+    def anew(done, total):
+        with db.connection() as conn:
+            conn.execute("DELETE FROM predictions WHERE run = 1; UPDATE run SET id = 9 WHERE id = 1")
+
+    with pytest.raises(DataError, match=r"predictions, run 'spring' was predicted anew, or dropped, while it was read"):
+        vectorize(db, "predictions", "polygons", run="spring", progress=anew)
+    assert ask(db, "SELECT to_regclass('polygons')") == [(None,)]
+
+
+def test_a_column_called_run_alone_makes_no_runs(db, land):
+    with db.connection() as conn:
+        conn.execute("ALTER TABLE land ADD run text DEFAULT 'night'")
+    vectorize(db, "land", "polygons")
+    assert same(in_table(db), by_rasterio(land))
+
+
 def test_what_predict_writes_becomes_polygons(db, tmp_path):
     """A model that says the class that it sees, and how sure it is of it: blocks of two runs beside each other."""
 
@@ -487,6 +531,12 @@ def test_who_may_not_make_tables_is_told_which_grant(db, land, database_url):
         reader = Database(make_conninfo(database_url, user="only_reads", password="reads"))
         with reader, pytest.raises(LoadError, match="GRANT CREATE ON SCHEMA"):
             vectorize(reader, "land", "polygons")
+        with db.connection() as conn:
+            conn.execute("GRANT CREATE ON SCHEMA public TO only_reads")
+            name = conn.execute("SELECT quote_ident(current_database())").fetchone()[0]
+            conn.execute(f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC")
+        with reader, pytest.raises(LoadError, match="GRANT TEMPORARY ON DATABASE to this user"):
+            vectorize(reader, "land", "polygons")
     finally:
         with db.connection() as conn:
             conn.execute("DROP OWNED BY only_reads; DROP ROLE only_reads")
@@ -497,6 +547,26 @@ def test_nothing_to_trace_is_an_empty_table(db, tmp_path):
     done = vectorize(db, "e", "polygons", min_area=3, fill_holes=3, simplify=1, rectangles=0.8)
     assert done.rows == 0
     assert in_table(db) == []
+
+
+def test_a_connection_that_is_lost_while_strips_are_read_shows_nowhere(db, land, monkeypatch):
+    monkeypatch.setattr(classrasters, "STRIP", 4 * 500)
+    vectorize(db, "land", "unbroken")
+    reads = "datname = current_database() AND state = 'active' AND query LIKE '%COPY (%' AND pid <> pg_backend_pid()"
+    ended, done = [], threading.Event()
+
+    def cut():
+        while not (ended or done.is_set()):
+            ended.extend(ask(db, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {reads}"))
+
+    killer = threading.Thread(target=cut)
+    killer.start()
+    vectorize(db, "land", "polygons")
+    done.set()
+    killer.join()
+    assert ended
+    both = [ask(db, f"SELECT fid, class, area, ST_AsEWKB(geom) FROM {name} ORDER BY fid") for name in ("unbroken", "polygons")]
+    assert both[0] == both[1]
 
 
 def test_progress_goes_to_its_end(db, land, narrow):
@@ -563,14 +633,14 @@ def test_the_page_runs(db, tmp_path, database_url, monkeypatch):
 KILLED = """
 import sys
 from pgtiles import classrasters, vectorize
-classrasters.STRIP, classrasters.BLOCK = 1, 8
+classrasters.STRIP, classrasters.BLOCK = 8 * 500, 8
 vectorize(sys.argv[1], "land", "polygons", min_area=20, fill_holes=60, progress=lambda *p: print(*p, flush=True))
 """
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_kill_leaves_nothing_and_the_next_call_makes_the_same(db, land, database_url, monkeypatch, seed):
-    monkeypatch.setattr(classrasters, "STRIP", 1)
+    monkeypatch.setattr(classrasters, "STRIP", 8 * 500)
     monkeypatch.setattr(classrasters, "BLOCK", 8)
     wish = {"min_area": 20, "fill_holes": 60}
     vectorize(db, "land", "unbroken", **wish)
