@@ -196,7 +196,8 @@ def test_predict(url, tmp_path, monkeypatch):
     example, demo = importlib.import_module("predict"), importlib.import_module("demo")
     models, fit = [], demo.fit
     monkeypatch.setattr(demo, "fit", lambda *given: models.append(fit(*given)) or models[0])
-    scores = run("predict", url, tmp_path, epochs=4)
+    scores = run("predict", url, tmp_path, epochs=4, detail=tmp_path / "polygons.png")
+    assert (tmp_path / "polygons.png").stat().st_size > 30_000
     assert scores["IoU"] > scores["all road"] + 0.1
     with Database(url) as db:
         tiles = example.scene_tiles(db)
