@@ -25,9 +25,10 @@ from rasterio.windows import Window
 from scene import WIDTH, Scene
 from torch.utils.data import DataLoader, Dataset
 
-from pgtiles import Database, TileDataset, Tiles, wkb
-from pgtiles.reading import Plan
-from pgtiles.timing import BATCH, batches
+from pgtiles import Database, TileDataset, Tiles
+from pgtiles.inspection.timing import BATCH, batches
+from pgtiles.layers import wkb
+from pgtiles.streaming.reading import Plan
 
 Arrays = dict[str, np.ndarray]
 HERE = Path(__file__).parent

@@ -7,7 +7,7 @@ from typing import Any
 
 from typer.main import get_command
 
-from pgtiles.cli import typer_app
+from pgtiles.shell.cli import typer_app
 
 MARK = "<!-- commands -->"  # where in a page they go
 

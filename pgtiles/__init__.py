@@ -11,70 +11,70 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from . import errors, load, plot, samples, targets, tile
-    from .attributes import Attributes
-    from .bakedtable import Baked, baked
+    from . import errors, load, plot, runs, samples, targets, tile
     from .baking import bake
-    from .bysrid import BySrid
-    from .database import Database
     from .dataset import TileDataset
-    from .draws import Draws
-    from .errortable import keep_errors
-    from .exporting import export
-    from .grid import Grid
-    from .imagery import Imagery
-    from .labels import Labels, Vectors
+    from .evaluation.errortable import keep_errors
+    from .evaluation.objects import ObjectScore, score_objects
+    from .evaluation.scores import Score
+    from .evaluation.scoring import score
+    from .exports.exporting import export
+    from .inspection.statistics import Statistics
+    from .layers.attributes import Attributes
+    from .layers.bakedtable import Baked, baked
+    from .layers.bysrid import BySrid
+    from .layers.imagery import Imagery
+    from .layers.labels import Labels, Vectors
+    from .layers.timeseries import TimeSeries
     from .normalize import Normalize
-    from .objects import ObjectScore, score_objects
-    from .predicting import predict
-    from .reading import read
-    from .scores import Score
-    from .scoring import score
-    from .server import LocalServer
-    from .splits import Split
-    from .statistics import Statistics
+    from .polygons.vectorizing import vectorize
+    from .postgres.database import Database
+    from .postgres.server import LocalServer
+    from .prediction.predicting import predict
+    from .streaming.reading import read
     from .targets import Boxes, Instances, Value
-    from .tiles import Tiles
-    from .timeseries import TimeSeries
-    from .vectorizing import vectorize
+    from .tiling.draws import Draws
+    from .tiling.grid import Grid
+    from .tiling.splits import Split
+    from .tiling.tiles import Tiles
 
 _HOME = {
-    "Attributes": "attributes",
-    "Baked": "bakedtable",
+    "Attributes": "layers.attributes",
+    "Baked": "layers.bakedtable",
     "Boxes": "targets",
-    "BySrid": "bysrid",
-    "Database": "database",
-    "Draws": "draws",
-    "Grid": "grid",
-    "Imagery": "imagery",
+    "BySrid": "layers.bysrid",
+    "Database": "postgres.database",
+    "Draws": "tiling.draws",
+    "Grid": "tiling.grid",
+    "Imagery": "layers.imagery",
     "Instances": "targets",
-    "Labels": "labels",
-    "LocalServer": "server",
+    "Labels": "layers.labels",
+    "LocalServer": "postgres.server",
     "Normalize": "normalize",
-    "ObjectScore": "objects",
-    "Score": "scores",
-    "Split": "splits",
-    "Statistics": "statistics",
+    "ObjectScore": "evaluation.objects",
+    "Score": "evaluation.scores",
+    "Split": "tiling.splits",
+    "Statistics": "inspection.statistics",
     "TileDataset": "dataset",
-    "Tiles": "tiles",
-    "TimeSeries": "timeseries",
+    "Tiles": "tiling.tiles",
+    "TimeSeries": "layers.timeseries",
     "Value": "targets",
-    "Vectors": "labels",
+    "Vectors": "layers.labels",
     "bake": "baking",
-    "baked": "bakedtable",
-    "export": "exporting",
-    "keep_errors": "errortable",
-    "predict": "predicting",
-    "read": "reading",
-    "score": "scoring",
-    "score_objects": "objects",
-    "vectorize": "vectorizing",
+    "baked": "layers.bakedtable",
+    "export": "exports.exporting",
+    "keep_errors": "evaluation.errortable",
+    "predict": "prediction.predicting",
+    "read": "streaming.reading",
+    "score": "evaluation.scoring",
+    "score_objects": "evaluation.objects",
+    "vectorize": "polygons.vectorizing",
 }
 
 __all__ = [
     "Attributes", "Baked", "Boxes", "BySrid", "Database", "Draws", "Grid", "Imagery", "Instances", "Labels", "LocalServer",
     "Normalize", "ObjectScore", "Score", "Split", "Statistics", "TileDataset", "Tiles", "TimeSeries", "Value", "Vectors",
-    "bake", "baked", "errors", "export", "keep_errors", "load", "plot", "predict", "read", "samples", "score",
+    "bake", "baked", "errors", "export", "keep_errors", "load", "plot", "predict", "read", "runs", "samples", "score",
     "score_objects", "targets", "tile", "vectorize",
 ]  # fmt: skip
 

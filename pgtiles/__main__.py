@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Run the command line, or say what it needs."""
     try:
-        from .cli import app
+        from .shell.cli import app
     except ModuleNotFoundError as error:
         if error.name not in {"typer", "rich"}:
             raise

@@ -16,21 +16,21 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from .bakedtable import beside, columns, parts_of, settings_for, settings_of
-from .canvas import STRIDE
-from .connecting import Connection
-from .database import Database, translated
-from .describing import Json, differences
 from .errors import ConfigError, DataError, LoadError, MissingError, PgtilesError, QueryError
-from .grid import whole
-from .newtable import Progress, explained, place_of
-from .pixels import Pixels
-from .provenance import sources as sources_of
-from .query import Layer, OpenLayer, in_pixels, over
-from .reading import Plan, located, read_batch
+from .inspection.provenance import sources as sources_of
+from .layers.bakedtable import beside, columns, parts_of, settings_for, settings_of
+from .layers.canvas import STRIDE
+from .layers.describing import Json, differences
+from .layers.pixels import Pixels
+from .layers.query import Layer, OpenLayer, in_pixels, over
+from .layers.timeseries import STAMP, Steps
+from .loading.newtable import Progress, explained, place_of
+from .postgres.connecting import Connection
+from .postgres.database import Database, translated
+from .streaming.reading import Plan, located, read_batch
 from .template import compose
-from .tiles import Tiles
-from .timeseries import STAMP, Steps
+from .tiling.grid import whole
+from .tiling.tiles import Tiles
 
 CHUNK = 32  # tiles of a transaction
 REGISTERED = 10_000  # tiles noted by a statement

@@ -18,30 +18,30 @@ from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
 from torch.utils.data._utils.worker import WorkerInfo
 
-from . import order, ranks, resuming, surviving
-from .ahead import ahead
-from .course import Course, Place
-from .database import Database
-from .draws import Draws, Fresh, repeats
 from .errors import ConfigError, DataError, PgtilesWarning
-from .loader import Cursor, Loader, Sample, WayBack
-from .newtable import Progress
-from .orphans import go_with_parent
-from .parcel import Piece
-from .pixels import Pixels
-from .query import Layer
-from .ranks import Rank
-from .reading import Plan, Skipped, lost_in_words, too_small
-from .splits import Split
-from .stats import SharedStats, Stats
-from .tiles import Tiles
-from .timeseries import Steps
+from .layers.pixels import Pixels
+from .layers.query import Layer
+from .layers.timeseries import Steps
+from .loading.newtable import Progress
+from .postgres.database import Database
+from .streaming import order, ranks, resuming, surviving
+from .streaming.ahead import ahead
+from .streaming.course import Course, Place
+from .streaming.loader import Cursor, Loader, Sample, WayBack
+from .streaming.orphans import go_with_parent
+from .streaming.parcel import Piece
+from .streaming.ranks import Rank
+from .streaming.reading import Plan, Skipped, lost_in_words, too_small
+from .streaming.stats import SharedStats, Stats
+from .tiling.draws import Draws, Fresh, repeats
+from .tiling.splits import Split
+from .tiling.tiles import Tiles
 
 if TYPE_CHECKING:  # what most trainings never ask for is imported when it is asked for
     from .baking import Baking
-    from .checking import Report
-    from .explaining import Why
-    from .statistics import Statistics
+    from .inspection.checking import Report
+    from .inspection.explaining import Why
+    from .inspection.statistics import Statistics
 
 Transform = Callable[[Sample, torch.Generator], Sample]
 Empty = tuple[int, ...]  # of each layer, how many of a batch's tiles nothing came to
@@ -276,7 +276,7 @@ class TileDataset(IterableDataset[Sample]):
         tiles: how many of the dataset's tiles (or its epoch 0's) to read, drawn by the seed, or a share as a float; else all.
         progress: is told tiles read and tiles to read, by the threads that read, one at a time.
         """
-        from .measuring import measure
+        from .inspection.measuring import measure
 
         return measure(self, sample=tiles, seed=seed, progress=progress)
 
@@ -285,13 +285,13 @@ class TileDataset(IterableDataset[Sample]):
 
         num_workers: as the loader will have.
         """
-        from .checking import check
+        from .inspection.checking import check
 
         return check(self.db, self.tiles, self.layers, connections=self.connections, workers=num_workers)
 
     def why(self, tile_id: int) -> Why:
         """Explain one tile, by the id that a batch calls it: which rows made it, or why it is empty; as `pgtiles why`."""
-        from .explaining import why
+        from .inspection.explaining import why
 
         tiles = self.tiles
         if isinstance(self.draws, Fresh) and tile_id >= 0:

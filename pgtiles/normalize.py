@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from .errors import ConfigError, PgtilesWarning
-from .statistics import Statistics
+from .inspection.statistics import Statistics
 
 Sample = dict[str, Any]
 

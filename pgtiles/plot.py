@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ConfigError, DependencyError, MissingError
-from .tiles import Tiles
+from .tiling.tiles import Tiles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

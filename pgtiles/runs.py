@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from psycopg import sql
 
-from .connecting import Connection
-from .database import Database
 from .errors import LoadError, MissingError
-from .grid import Bounds
+from .postgres.connecting import Connection
+from .postgres.database import Database
 from .template import Slot, compose
-from .tiles import Tiles
+from .tiling.grid import Bounds
+from .tiling.tiles import Tiles
 
 NAME = "run"  # of the table
 WRITING: list[str | None] = ["SELECT", "INSERT", "UPDATE", "DELETE"]  # rights

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psycopg import sql
 
-from . import features, query
-from .canvas import check_dtype, fits
-from .database import Database
 from .errors import ConfigError, DataError, QueryError
-from .query import OpenLayer
-from .records import BoxSheet, InstanceSheet, ValueSheet
+from .layers import features, query
+from .layers.canvas import check_dtype, fits
+from .layers.query import OpenLayer
+from .layers.records import BoxSheet, InstanceSheet, ValueSheet
+from .postgres.database import Database
 from .template import compose
-from .tiles import Tiles
+from .tiling.tiles import Tiles
 
 if TYPE_CHECKING:
     from sqlalchemy import Select, TextClause

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pgtiles.server import LocalServer
+from pgtiles.postgres.server import LocalServer
 
 QUICK = {"fsync": "off", "shared_buffers": "32MB"}  # nobody mourns a test's data
 

@@ -42,10 +42,10 @@ from pgtiles import (
     read,
 )
 from pgtiles.baking import Baking
-from pgtiles.cli import typer_app
 from pgtiles.errors import ConfigError, DataError, LoadError, MissingError, QueryError
-from pgtiles.query import over
-from pgtiles.reading import Plan
+from pgtiles.layers.query import over
+from pgtiles.shell.cli import typer_app
+from pgtiles.streaming.reading import Plan
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
@@ -258,7 +258,7 @@ class TestResumed:
     BAKE = """
 import sys
 from pgtiles import *
-from pgtiles.reading import Plan
+from pgtiles.streaming.reading import Plan
 db = Database(sys.argv[1])
 tiles = Tiles.random(Grid.like(db, "scene", size=64), within=db.extent("scene", 3857), count=200, seed=4)
 slow = "SELECT ST_Buffer(way, 6) AS geom, class AS value FROM roads, pg_sleep(0.004) WHERE ST_DWithin(way, tile.geom, 6)"

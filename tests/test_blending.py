@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from pgtiles import Grid
-from pgtiles.blending import BLENDS, Strip, depth, window
 from pgtiles.errors import ConfigError
-from pgtiles.strips import BLOCK, HELD, Area
+from pgtiles.prediction.blending import BLENDS, Strip, depth, window
+from pgtiles.prediction.strips import BLOCK, HELD, Area
 
 SMOOTH = ("cosine", "linear")
 

@@ -15,9 +15,9 @@ from psycopg.conninfo import make_conninfo
 from test_cli import run
 
 from pgtiles import Database, Grid, Imagery, Labels, TileDataset, Tiles, Value, bake, baked
-from pgtiles.checking import check
 from pgtiles.errors import ConfigError, QueryError
-from pgtiles.reports import in_words
+from pgtiles.inspection.checking import check
+from pgtiles.shell.reports import in_words
 
 EXTENT = (X0, Y0 - HEIGHT * RES, X0 + WIDTH * RES, Y0)
 NEAR = "SELECT way AS geom FROM {} WHERE way && tile.geom"

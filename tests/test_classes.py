@@ -14,9 +14,9 @@ from rasterio.transform import from_origin
 from typer.main import get_command
 
 from pgtiles import Grid, Labels, TileDataset, Tiles, Vectors, plot, read
-from pgtiles.cli import typer_app
 from pgtiles.errors import ConfigError, DataError, PgtilesWarning, QueryError
-from pgtiles.reading import Plan, read_batch
+from pgtiles.shell.cli import typer_app
+from pgtiles.streaming.reading import Plan, read_batch
 
 ORDERS = ("last", "first", "max", "min")
 ROADS = "SELECT ST_Buffer(way, 6) AS geom FROM roads WHERE ST_DWithin(way, tile.geom, 6)"

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pgtiles.commonest import CHUNK, NEAR, commonest
+from pgtiles.layers.commonest import CHUNK, NEAR, commonest
 
 
 def oracle(pixels, valid):

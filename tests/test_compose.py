@@ -17,7 +17,7 @@ from psycopg import sql
 from server_helpers import QUICK, scratch
 from sqlalchemy import make_url
 
-from pgtiles.server import SETTINGS, LocalServer
+from pgtiles.postgres.server import SETTINGS, LocalServer
 
 FILE = Path(__file__).parents[1] / "docker-compose.yml"
 # The Compose specification's schema (Apache-2.0) travels in this package, whose other parts we don't use.

@@ -6,7 +6,7 @@ import time
 import psycopg
 import pytest
 
-from pgtiles import copyout
+from pgtiles.postgres import copyout
 
 END = 2  # bytes of the trailer
 

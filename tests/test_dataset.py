@@ -490,7 +490,7 @@ class TestConnections:
 
     @pytest.mark.parametrize("connections", [1, 3])
     def test_an_abandoned_iteration_waits_only_for_what_is_at_work(self, make, monkeypatch, backends, connections):
-        monkeypatch.setattr("pgtiles.ahead.PATIENCE", 60.0)
+        monkeypatch.setattr("pgtiles.streaming.ahead.PATIENCE", 60.0)
         stream = iter(make(connections=connections))
         next(stream)
         began = time.monotonic()

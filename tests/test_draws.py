@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgtiles import Database, Draws, Grid, Imagery, Labels, TileDataset, Tiles
-from pgtiles.draws import neighbours, repeats, tilted
 from pgtiles.errors import ConfigError, PgtilesWarning
+from pgtiles.tiling.draws import neighbours, repeats, tilted
 
 GRID = Grid(srid=3857, resolution=1, size=10)
 BOX = (X0, Y0 - HEIGHT * RES, X0 + WIDTH * RES, Y0)

@@ -5,11 +5,11 @@ import pytest
 from conftest import write_tiff
 
 from pgtiles import Grid, Imagery, Labels, Tiles, load, read
-from pgtiles.canvas import DTYPES, fits
 from pgtiles.errors import ConfigError, DataError, PgtilesWarning
-from pgtiles.pixels import overflows
-from pgtiles.reading import Plan
-from pgtiles.wkb import PIXEL_TYPES
+from pgtiles.layers.canvas import DTYPES, fits
+from pgtiles.layers.pixels import overflows
+from pgtiles.layers.wkb import PIXEL_TYPES
+from pgtiles.streaming.reading import Plan
 
 WHOLE = [0, 1, -9, 2048, 2049, 65504, 65505, 70000, -70000, 2**24, 2**24 + 1, 2**31, 2**53 - 1]
 PARTS = [0.1, -3.25, 65519.9, 70000.5, 1e39, -1e39, 1e300]

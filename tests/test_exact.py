@@ -16,7 +16,7 @@ from rasterio.transform import from_origin
 from rasterio.warp import Resampling, reproject
 
 from pgtiles import Grid, Imagery, Labels, Tiles, load, read
-from pgtiles.reading import Plan
+from pgtiles.streaming.reading import Plan
 
 BLOCK = 128
 

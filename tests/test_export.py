@@ -43,9 +43,9 @@ from pgtiles import (
     load,
     read,
 )
-from pgtiles.cli import typer_app
 from pgtiles.errors import ConfigError, DataError, LoadError, OutageError, QueryError
-from pgtiles.programs import find_programs
+from pgtiles.postgres.programs import find_programs
+from pgtiles.shell.cli import typer_app
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # of PNG, as it is
 

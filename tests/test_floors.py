@@ -1,99 +1,70 @@
 """A module imports only from lower floors: the drawing in DESIGN.md, held by the code's own imports."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "pgtiles"
-FLOORS = [
-    {"errors"},
-    {
-        "template",
-        "programs",
-        "grid",
-        "order",
-        "ahead",
-        "orphans",
-        "faults",
-        "wkb",
-        "samples",
-        "tile",
-        "legend",
-        "commonest",
-        "bins",
-        "clusters",
-        "usersql",
-        "land",
-        "dealing",
-        "metrics",
-        "blending",
-        "borders",
-    },
-    {"catalog", "webmap", "zones", "places", "draws", "splits", "boundaries", "strips", "kinds", "tracing"},
-    {"regions", "keeping"},
-    {"geoparquet", "tiletable", "tileset", "grouping", "splitting"},
-    {"tiles", "moments"},
-    {"server", "rasterfile", "vectorfile", "canvas", "copyout", "connecting", "retrying", "translating"},
-    {"records", "pixels", "passwords", "pictures"},
-    {"database", "osm2pgsql"},
-    {"query", "newtable", "outdb", "resampling", "runs", "writing"},
-    {"features", "firstlabel", "timeseries"},
-    {"rastersource", "burning", "rastertable", "vectortable", "osmtables", "describing", "exported", "simplifying"},
-    {
-        "exportfolder",
-        "annotations",
-        "pairs",
-        "shards",
-        "areas",
-        "ignoring",
-        "rasters",
-        "sharing",
-        "tablecheck",
-        "errortable",
-        "attributes",
-        "overviews",
-    },
-    {"exportnotes", "imagery", "labels", "sampletables", "chiptable", "bakedtable", "predictiontable", "placecheck"},
-    {"reading", "load", "targets", "statistics", "plot", "bysrid", "resuming", "parcel", "ranks", "course"},
-    {"provenance"},
-    {"baking", "measuring", "timing", "surviving", "scores", "stats", "loader", "digests", "classrasters"},
-    {"checking", "objects", "comparing", "vectorizing", "modelfiles"},
-    {"explaining", "scoring"},
-    {"dataset", "normalize", "view", "models"},
-    {"exportasked", "exportlots"},
-    {"exporting", "starter", "benching", "seeing"},
-    {"predicting"},
-    {"reports"},
-    {"cli"},
+FLOORS = [  # from the ground up; a folder is one room, in which no modules import each other in a circle
+    {"errors", "template", "tile"},
+    {"postgres", "samples"},
+    {"tiling"},
+    {"layers", "plot", "runs"},
+    {"targets", "loading", "streaming"},
+    {"inspection", "load"},
+    {"baking", "polygons", "evaluation"},
+    {"dataset", "normalize"},
+    {"prediction", "exports"},
+    {"shell"},
     {"__init__", "__main__"},
 ]
-FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in modules}
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def imports(path: Path) -> set[str]:
-    """Modules of the package that the file imports, anywhere in it, lazily or not."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports(module: str) -> set[str]:
+    """Modules of the package that the module imports, anywhere in it, lazily or not: those of a folder as folder.module."""
+    found, home = set(), module.split(".")[:-1]
+    for node in ast.walk(ast.parse(FILES[module].read_text())):
         if isinstance(node, ast.ImportFrom):
-            parts = (node.module or "").split(".")
-            if (node.level == 1 and not node.module) or parts == ["pgtiles"]:
-                found |= {alias.name for alias in node.names if alias.name in FLOOR}
-            elif node.level == 1:
-                found.add(parts[0])
-            elif parts[0] == "pgtiles":
-                found.add(parts[1])
+            parts = node.module.split(".") if node.module else []
+            if node.level:
+                parts = home[: len(home) + 1 - node.level] + parts
+            elif parts.pop(0) != "pgtiles":
+                continue
+            named = ".".join(parts)
+            found |= {named} if named in FILES else {".".join([*parts, alias.name]) for alias in node.names}
         elif isinstance(node, ast.Import):
-            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("pgtiles.")}
-    return found
+            found |= {alias.name.removeprefix("pgtiles.") for alias in node.names if alias.name.startswith("pgtiles.")}
+    return found & set(FILES)
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda p: p.stem)
-def test_imports_go_down(path):
-    assert path.stem in FLOOR, f"{path.stem} has no floor: give it one here and in DESIGN.md"
-    wrong = {name for name in imports(path) if FLOOR[name] >= FLOOR[path.stem]}
-    assert not wrong, f"{path.stem} (floor {FLOOR[path.stem]}) imports {sorted(wrong)}, which do not stand below it"
+def room(module: str) -> str:
+    return module.split(".")[0]
 
 
-def test_no_module_is_a_ghost():
-    assert {path.stem for path in PACKAGE.glob("*.py")} == set(FLOOR)
+@pytest.mark.parametrize("module", FILES)
+def test_imports_go_down(module):
+    assert room(module) in FLOOR, f"{room(module)} has no floor: give it one here and in DESIGN.md"
+    floor = FLOOR[room(module)]
+    wrong = {name for name in imports(module) if room(name) != room(module) and FLOOR[room(name)] >= floor}
+    assert not wrong, f"{module} (floor {floor}) imports {sorted(wrong)}, which do not stand below it"
+
+
+def test_no_circles():
+    TopologicalSorter({module: imports(module) for module in FILES}).prepare()
+
+
+def test_imports_are_found():
+    assert imports("streaming.reading") >= {"errors", "postgres.database", "tiling.tiles", "layers.query"}
+    assert imports("shell.cli") >= {"load", "baking", "dataset"}  # as a name of the package, and lazily
+    assert imports("__main__") == {"shell.cli"}
+
+
+def test_no_room_is_a_ghost_and_design_knows_each():
+    assert {room(module) for module in FILES} == set(FLOOR)
+    design = (PACKAGE.parent / "DESIGN.md").read_text().partition("## Floors")[2].partition("\n## ")[0]
+    for name in set(FLOOR) - {"__init__", "__main__"}:
+        assert f"`{name}`" in design, name

@@ -12,8 +12,8 @@ from rasterio.transform import from_origin
 from typer.main import get_command
 
 from pgtiles import Boxes, Grid, Instances, Labels, TileDataset, Tiles, Vectors, read
-from pgtiles.cli import typer_app
 from pgtiles.errors import DataError, PgtilesWarning, QueryError
+from pgtiles.shell.cli import typer_app
 
 SIZE = 100
 GRID = Grid(srid=3857, resolution=1, size=SIZE)

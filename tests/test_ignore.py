@@ -11,9 +11,10 @@ from conftest import RES, X0, Y0, ask, scene, write_tiff
 from rasterio.features import rasterize
 from rasterio.transform import from_origin
 
-from pgtiles import Grid, Imagery, Labels, TileDataset, Tiles, legend, load, plot, read
+from pgtiles import Grid, Imagery, Labels, TileDataset, Tiles, load, plot, read
 from pgtiles.errors import ConfigError, MissingError, PgtilesWarning, QueryError
-from pgtiles.reading import Plan, read_batch
+from pgtiles.layers import legend
+from pgtiles.streaming.reading import Plan, read_batch
 
 ROADS = "SELECT way AS geom FROM roads WHERE way && tile.geom"
 AREAS = "SELECT way AS geom FROM areas WHERE way && tile.geom"

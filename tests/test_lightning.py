@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from pgtiles import Grid, Imagery, TileDataset, Tiles
-from pgtiles.loader import Loader
+from pgtiles.streaming.loader import Loader
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -8,8 +8,9 @@ import rasterio
 from conftest import ask
 from test_load_raster import NORTH_UP, noise, write
 
-from pgtiles import Grid, Labels, TileDataset, Tiles, load, rasterfile, read
+from pgtiles import Grid, Labels, TileDataset, Tiles, load, read
 from pgtiles.errors import ConfigError, LoadError
+from pgtiles.loading import rasterfile
 
 ISPRS = {
     "impervious": "#ffffff", "building": "#0000FF", "low vegetation": "#00ffff", "tree": "#00ff00", "car": "#ffff00",

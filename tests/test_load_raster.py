@@ -16,9 +16,10 @@ from conftest import ask
 from rasterio.control import GroundControlPoint
 from rasterio.io import MemoryFile
 
-from pgtiles import load, rasterfile
+from pgtiles import load
 from pgtiles.errors import ConfigError, LoadError, MissingError
-from pgtiles.wkb import decode
+from pgtiles.layers.wkb import decode
+from pgtiles.loading import rasterfile
 
 NORTH_UP = Affine(2.5, 0, 1_050_000, 0, -2.5, 5_985_000)
 TYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]

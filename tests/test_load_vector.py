@@ -11,8 +11,9 @@ import pytest
 import shapely
 from conftest import ask
 
-from pgtiles import load, vectorfile
+from pgtiles import load
 from pgtiles.errors import ConfigError, LoadError, MissingError
+from pgtiles.loading import vectorfile
 
 FORMATS = {"gpkg": "GPKG", "geojson": "GeoJSON", "shp": "ESRI Shapefile", "fgb": "FlatGeobuf"}
 BOW_TIE = shapely.Polygon([(0, 0), (4, 4), (4, 0), (0, 4)])

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pgtiles.bins import ERROR
-from pgtiles.clusters import Ratio, student
 from pgtiles.errors import DataError
-from pgtiles.moments import BINS, BandTally, ClassTally
+from pgtiles.inspection.bins import ERROR
+from pgtiles.inspection.clusters import Ratio, student
+from pgtiles.inspection.moments import BINS, BandTally, ClassTally
 
 SHARES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 LIMITS = {"uint8": (0, 255), "uint16": (0, 65535), "int16": (-32768, 32767)}

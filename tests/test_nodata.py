@@ -8,9 +8,9 @@ from rasterio.warp import Resampling, reproject
 from typer.testing import CliRunner
 
 from pgtiles import Grid, Imagery, Labels, Tiles, load, read
-from pgtiles.cli import typer_app
 from pgtiles.errors import ConfigError, DataError
-from pgtiles.reading import Plan, read_batch
+from pgtiles.shell.cli import typer_app
+from pgtiles.streaming.reading import Plan, read_batch
 
 SIZE = 60
 db = pytest.fixture(lambda schema_db: schema_db)  # a schema of the test's own

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgtiles.order import LAST, count_units, epoch_order, left_over, share, units
+from pgtiles.streaming.order import LAST, count_units, epoch_order, left_over, share, units
 
 sizes = st.integers(0, 300)
 seeds = st.integers(0, 2**32)
@@ -40,7 +40,7 @@ def test_the_same_arguments_give_the_same_order_whatever_ran_between(n, seed, ep
 
 def test_another_process_gives_the_same_order():
     """Also with another hash seed: nothing of the interpreter's own goes into it."""
-    code = "from pgtiles.order import epoch_order as e; print(e(50, seed=7, epoch=3, shuffle=True).tolist())"
+    code = "from pgtiles.streaming.order import epoch_order as e; print(e(50, seed=7, epoch=3, shuffle=True).tolist())"
     for hash_seed in ("1", "2"):
         env = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
         said = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True).stdout.decode()

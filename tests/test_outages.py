@@ -24,9 +24,9 @@ from server_helpers import QUICK, scratch
 
 from pgtiles import Database, Grid, Imagery, Labels, LocalServer, TileDataset, Tiles, load
 from pgtiles.errors import ConfigError, DatabaseError, DataError, OutageError, PoisonError, QueryError, SlowError
-from pgtiles.faults import LONGEST, Kind, kind, origin, pauses
-from pgtiles.reading import Plan, nothing, read_batch
-from pgtiles.surviving import read
+from pgtiles.postgres.faults import LONGEST, Kind, kind, origin, pauses
+from pgtiles.streaming.reading import Plan, nothing, read_batch
+from pgtiles.streaming.surviving import read
 from pgtiles.targets import Boxes
 
 ROADS = "SELECT ST_Buffer(way, 6) AS geom, class AS value FROM roads WHERE ST_DWithin(way, tile.geom, 6)"
@@ -465,7 +465,7 @@ class TestOutages:
 
 class TestHanging:
     def test_a_backend_that_is_stopped(self, make, tiles, want, monkeypatch):
-        monkeypatch.setattr("pgtiles.database.GRACE", 0.5)
+        monkeypatch.setattr("pgtiles.postgres.database.GRACE", 0.5)
         db, plan = make(timeout=1)
         same(read(db, plan, tiles).sample, want)
         pid = db._idle[0].info.backend_pid
@@ -513,8 +513,8 @@ class TestHanging:
 
 class TestInterrupting:
     def test_who_sleeps_between_two_tries(self, monkeypatch, tiles, world):
-        monkeypatch.setattr("pgtiles.faults.FIRST", 60.0)
-        monkeypatch.setattr("pgtiles.faults.random.uniform", lambda _, longest: longest)
+        monkeypatch.setattr("pgtiles.postgres.faults.FIRST", 60.0)
+        monkeypatch.setattr("pgtiles.postgres.faults.random.uniform", lambda _, longest: longest)
         plan = Plan.open(world.db, tiles, LAYERS)
         db = Database("postgresql://me@127.0.0.1:1/db")
         with ThreadPoolExecutor(1) as thread:

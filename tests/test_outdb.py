@@ -15,7 +15,7 @@ from server_helpers import scratch
 
 from pgtiles import Database, Grid, Imagery, Tiles, load, read
 from pgtiles.errors import ConfigError, LoadError, MissingError
-from pgtiles.reading import Plan
+from pgtiles.streaming.reading import Plan
 from pgtiles.template import folder
 
 pytestmark = pytest.mark.skipif("PGTILES_TEST_URL" in os.environ, reason="the server must see this machine's files")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pgtiles.parcel import Parcel, Piece
+from pgtiles.streaming.parcel import Parcel, Piece
 
 KINDS = ("uint8", "int8", "uint16", "int32", "int64", "float16", "float32", "float64", "bool", "uint32")
 arrays = st.sampled_from(KINDS).flatmap(

@@ -27,28 +27,15 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from rasterio.transform import from_origin
 from typer.testing import CliRunner
 
-from pgtiles import (
-    Database,
-    Grid,
-    Imagery,
-    Labels,
-    Normalize,
-    TileDataset,
-    Tiles,
-    TimeSeries,
-    load,
-    predict,
-    read,
-    runs,
-    strips,
-)
-from pgtiles.bakedtable import baked
+from pgtiles import Database, Grid, Imagery, Labels, Normalize, TileDataset, Tiles, TimeSeries, load, predict, read, runs
 from pgtiles.baking import bake
-from pgtiles.blending import BLENDS
-from pgtiles.cli import typer_app
-from pgtiles.digests import digest_of
 from pgtiles.errors import ConfigError, DataError, LoadError, MissingError, PgtilesWarning
-from pgtiles.modelfiles import opened
+from pgtiles.layers.bakedtable import baked
+from pgtiles.prediction import strips
+from pgtiles.prediction.blending import BLENDS
+from pgtiles.prediction.digests import digest_of
+from pgtiles.prediction.modelfiles import opened
+from pgtiles.shell.cli import typer_app
 
 SIZE = 64
 H, W = 300, 420  # of the small scene, whose upper left corner is that of the grid
@@ -533,7 +520,7 @@ class TestModels:
         )
         names = {"__name__": "__main__"}
         exec(code, names)
-        code += "\nfrom pgtiles.digests import digest_of\nprint(digest_of(made))"
+        code += "\nfrom pgtiles.prediction.digests import digest_of\nprint(digest_of(made))"
         env = os.environ | {"PYTHONHASHSEED": "1"}  # by which sets have another order than here
         said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout
         assert said.strip() == digest_of(names["made"])

@@ -10,8 +10,8 @@ from psycopg import sql
 
 from pgtiles import Imagery, Labels, Tiles, read
 from pgtiles.errors import ConfigError, DataError, MissingError, PgtilesWarning, QueryError
-from pgtiles.query import pointer, text_of
-from pgtiles.reading import Plan
+from pgtiles.layers.query import pointer, text_of
+from pgtiles.streaming.reading import Plan
 
 ROADS = "SELECT ST_Buffer(way, 6) AS geom FROM roads WHERE ST_DWithin(way, tile.geom, 6)"
 

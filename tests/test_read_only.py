@@ -24,8 +24,8 @@ from pgtiles import (
     load,
     read,
 )
-from pgtiles.bysrid import BySrid
 from pgtiles.errors import PgtilesError
+from pgtiles.layers.bysrid import BySrid
 
 pytestmark = pytest.mark.filterwarnings("ignore::pgtiles.errors.PgtilesWarning")  # that a function hides an index, and the like
 

@@ -20,7 +20,7 @@ from rasterio.vrt import WarpedVRT
 
 from pgtiles import Database, Grid, Imagery, Instances, Labels, TileDataset, Tiles, Vectors, load, read
 from pgtiles.errors import ConfigError, DataError, LoadError
-from pgtiles.reading import Plan, read_batch
+from pgtiles.streaming.reading import Plan, read_batch
 
 WHOLE = (X0 + 200, Y0 - 1400, X0 + 1200, Y0 - 200)
 GDAL_EXACT = 1e-9  # px: WarpedVRT takes 0 for its default

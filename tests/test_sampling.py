@@ -18,7 +18,7 @@ from rasterio.transform import from_origin
 
 from pgtiles import Grid, Tiles, TimeSeries, load, read
 from pgtiles.errors import ConfigError, DataError, MissingError, QueryError
-from pgtiles.imagery import Imagery
+from pgtiles.layers.imagery import Imagery
 
 DOCS = Path(__file__).parents[1] / "docs"
 GRID = Grid(srid=3857, resolution=1, size=8)

@@ -46,10 +46,10 @@ from pgtiles import (
     score,
     score_objects,
 )
-from pgtiles.boundaries import boundary, margin_of, near
-from pgtiles.cli import typer_app
 from pgtiles.errors import ConfigError, DataError, LoadError, PgtilesWarning, QueryError
-from pgtiles.metrics import Confusion, Found, Tally, matched
+from pgtiles.evaluation.boundaries import boundary, margin_of, near
+from pgtiles.evaluation.metrics import Confusion, Found, Tally, matched
+from pgtiles.shell.cli import typer_app
 
 ROOT = Path(__file__).parents[1]
 TRANSFORM = from_origin(X0, Y0, RES, RES)

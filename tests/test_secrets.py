@@ -19,9 +19,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from server_helpers import QUICK, scratch
 from sqlalchemy import URL, create_engine, make_url
 
-from pgtiles import Database, Grid, Labels, LocalServer, TileDataset, Tiles, passwords, read
+from pgtiles import Database, Grid, Labels, LocalServer, TileDataset, Tiles, read
 from pgtiles.errors import ConfigError, DatabaseError, PgtilesError
-from pgtiles.view import View
+from pgtiles.postgres import passwords
+from pgtiles.shell.view import View
 
 WORDS = ("hush", "5ecret", "whisp3r")  # of which the password is made: none of them may show, whatever cuts it
 PASSWORD = "hush@hush/5ecret:?whisp3r%&= '\"\\ ü#hush"
@@ -268,8 +269,8 @@ def test_workers_that_are_spawned_are_told(start, server):
 
 
 def test_osm2pgsql_is_told_by_the_environment_or_not_at_all(tmp_path):
-    from pgtiles import osm2pgsql
     from pgtiles.errors import LoadError
+    from pgtiles.loading import osm2pgsql
 
     for name in set(passwords.SECRETS) - {"password"}:
         with pytest.raises(LoadError, match=name) as error:

@@ -19,10 +19,10 @@ import pytest
 from server_helpers import QUICK, scratch
 from sqlalchemy import create_engine, make_url, text
 
-from pgtiles import programs as module
 from pgtiles.errors import DependencyError, ServerError
-from pgtiles.programs import find_programs
-from pgtiles.server import LocalServer, default_path
+from pgtiles.postgres import programs as module
+from pgtiles.postgres.programs import find_programs
+from pgtiles.postgres.server import LocalServer, default_path
 
 ROOT = os.geteuid() == 0
 CHECKOUT = Path(__file__).parents[1]
@@ -269,7 +269,7 @@ def test_a_stale_pid_file_names_a_stranger(server, whose):
 
 def test_a_creation_that_is_interrupted_leaves_nothing(folder):
     path = folder / "interrupted"
-    script = "import sys; from pgtiles.server import LocalServer; LocalServer(sys.argv[1]).start()"
+    script = "import sys; from pgtiles.postgres.server import LocalServer; LocalServer(sys.argv[1]).start()"
     with python(script, path, start_new_session=True) as process:
         wait(lambda: list(path.glob("data.new-*/global")))
         os.killpg(process.pid, signal.SIGKILL)
@@ -287,7 +287,7 @@ def test_two_programs_start_one_server(folder):
     path = folder / "raced"
     script = """
         import sys
-        from pgtiles.server import LocalServer
+        from pgtiles.postgres.server import LocalServer
         server = LocalServer(sys.argv[1], settings={"fsync": "off"})
         print(server.start(), server.url)
     """
@@ -389,7 +389,7 @@ def test_an_ordinary_user_needs_nobody(folder):
     os.chown(home, user, -1)
     script = """
         import json, os, sys
-        from pgtiles.server import LocalServer, default_path
+        from pgtiles.postgres.server import LocalServer, default_path
         home, user = sys.argv[1], int(sys.argv[2])
         if os.geteuid() == 0:
             # Only now, with everything imported: root's own Python may be out of that user's reach.

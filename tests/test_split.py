@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from pgtiles import BySrid, Grid, Imagery, Labels, Split, Tiles, Vectors, load
-from pgtiles.dealing import deal
 from pgtiles.errors import ConfigError, DataError, PgtilesWarning, QueryError
-from pgtiles.land import Land
+from pgtiles.tiling.dealing import deal
+from pgtiles.tiling.land import Land
 
 GRID = Grid(srid=32632, resolution=1.0, size=4)
 ROOT = Path(__file__).parents[1]

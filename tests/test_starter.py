@@ -14,7 +14,7 @@ from rasterio.transform import from_origin
 
 from pgtiles import Database, Grid, Imagery, Labels, Tiles, load, read
 from pgtiles.errors import ConfigError, DataError, MissingError, PgtilesWarning
-from pgtiles.starter import propose
+from pgtiles.shell.starter import propose
 
 ROOT = Path(__file__).parents[1]
 MIDDLE = (X0 + 1250, Y0 - 1125)

@@ -33,9 +33,9 @@ from pgtiles import (
     baked,
     load,
 )
-from pgtiles.bins import ERROR
 from pgtiles.errors import ConfigError, DataError, MissingError, PgtilesWarning, QueryError
-from pgtiles.measuring import QUANTILES
+from pgtiles.inspection.bins import ERROR
+from pgtiles.inspection.measuring import QUANTILES
 
 ROOT = Path(__file__).parents[1]
 ROADS = "SELECT way AS geom, class AS value FROM roads WHERE way && tile.geom"

@@ -16,7 +16,7 @@ from rasterio.transform import from_origin
 import pgtiles
 from pgtiles import Boxes, Database, Grid, Imagery, Instances, Labels, TileDataset, Tiles, Value, load, read, samples
 from pgtiles.errors import ConfigError, DataError, PgtilesWarning, QueryError
-from pgtiles.reading import Plan
+from pgtiles.streaming.reading import Plan
 from pgtiles.targets import detection, masks
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -19,7 +19,7 @@ from rasterio.windows import from_bounds
 from pgtiles import Database, Grid, Imagery, Labels, TileDataset, Tiles, TimeSeries, Value, load, plot, read
 from pgtiles import tile as tile_columns
 from pgtiles.errors import ConfigError, MissingError, PgtilesWarning, QueryError
-from pgtiles.reading import Plan, read_batch
+from pgtiles.streaming.reading import Plan, read_batch
 
 SIZE, SIDE = 64, 150
 DOCS = Path(__file__).parents[1] / "docs"

@@ -15,7 +15,7 @@ from server_helpers import QUICK, scratch
 
 from pgtiles import Database, Grid, Imagery, LocalServer, TileDataset, Tiles, load, read
 from pgtiles.errors import DatabaseError
-from pgtiles.programs import account
+from pgtiles.postgres.programs import account
 
 IN_TLS = sql.SQL("SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
 

@@ -20,21 +20,10 @@ from conftest import RES, ask, write_tiff
 from psycopg.conninfo import make_conninfo
 from shapely.geometry import shape
 
-from pgtiles import (
-    Database,
-    Grid,
-    Imagery,
-    Labels,
-    TileDataset,
-    Tiles,
-    classrasters,
-    load,
-    predict,
-    read,
-    vectorize,
-)  # fmt: skip
+from pgtiles import Database, Grid, Imagery, Labels, TileDataset, Tiles, load, predict, read, vectorize
 from pgtiles.errors import ConfigError, DataError, LoadError, MissingError
-from pgtiles.tracing import Tracer
+from pgtiles.polygons import classrasters  # fmt: skip
+from pgtiles.polygons.tracing import Tracer
 
 UTM = 32632
 ROOT = Path(__file__).parents[1]

@@ -19,9 +19,9 @@ from rasterio.vrt import WarpedVRT
 
 from pgtiles import Grid, Imagery, Labels, Tiles, TimeSeries, load, read
 from pgtiles.errors import DataError, QueryError
-from pgtiles.query import over
-from pgtiles.reading import Plan, read_batch
-from pgtiles.wkb import decode, encode
+from pgtiles.layers.query import over
+from pgtiles.layers.wkb import decode, encode
+from pgtiles.streaming.reading import Plan, read_batch
 
 db = pytest.fixture(lambda schema_db: schema_db)  # a schema of the test's own
 QUERY = "SELECT r.rast FROM t AS r WHERE ST_ConvexHull(r.rast) && ST_Expand(tile.geom, {})"

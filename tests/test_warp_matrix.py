@@ -24,10 +24,10 @@ from server_helpers import scratch
 
 from pgtiles import Database, Grid, Imagery, Tiles, load, read
 from pgtiles.errors import ConfigError
-from pgtiles.query import over
-from pgtiles.reading import Plan, read_batch
+from pgtiles.layers.query import over
+from pgtiles.layers.wkb import decode, encode, encode_outdb
+from pgtiles.streaming.reading import Plan, read_batch
 from pgtiles.template import folder
-from pgtiles.wkb import decode, encode, encode_outdb
 
 RANGE = 1e4  # of the floats
 KINDS = {  # NumPy's type, the least and the greatest value, and the nodata value where there is one

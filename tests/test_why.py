@@ -15,8 +15,8 @@ from test_cli import run
 
 from pgtiles import Boxes, BySrid, Database, Grid, Imagery, Labels, TileDataset, Tiles, Value, bake, baked, read
 from pgtiles.errors import ConfigError
-from pgtiles.explaining import why
-from pgtiles.reports import show_json
+from pgtiles.inspection.explaining import why
+from pgtiles.shell.reports import show_json
 
 GRID = Grid(srid=3857, resolution=RES, size=64, origin=(X0, Y0))
 SIDE = 64 * RES

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pgtiles.errors import ConfigError, WKBError
-from pgtiles.wkb import PIXEL_TYPES, OutDb, Raster, decode, encode
+from pgtiles.layers.wkb import PIXEL_TYPES, OutDb, Raster, decode, encode
 
 # Smallest and greatest value of each pixel type and its struct code: written out, not taken from the codec.
 INTEGERS = {

@@ -17,8 +17,8 @@ from server_helpers import QUICK
 from streams import RES, SIDE, X0, Y0
 
 from pgtiles import Database, load
-from pgtiles.programs import run
-from pgtiles.server import LocalServer
+from pgtiles.postgres.programs import run
+from pgtiles.postgres.server import LocalServer
 
 # As max_connections is small, all slots are soon taken.
 SETTINGS = QUICK | {"max_connections": "48", "superuser_reserved_connections": "3", "log_min_messages": "warning"}

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from pgtiles import Boxes, Database, Grid, Imagery, Instances, Labels, TileDataset, Tiles, TimeSeries, Value, Vectors, read
-from pgtiles.bakedtable import baked
 from pgtiles.baking import bake
 from pgtiles.errors import PgtilesError, PgtilesWarning
+from pgtiles.layers.bakedtable import baked
 
 HOSTILE = [
     'a"; DROP TABLE canary; --', "a'; DROP TABLE canary; --", "'); DROP TABLE canary; --", "); COMMIT; DROP TABLE canary; SELECT (1", "$$; DROP TABLE canary; $$",

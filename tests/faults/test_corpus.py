@@ -8,8 +8,8 @@ import pytest
 import streams
 
 from pgtiles.errors import PgtilesError, WKBError
-from pgtiles.reading import ROW, _Canvas
-from pgtiles.wkb import decode
+from pgtiles.layers.wkb import decode
+from pgtiles.streaming.reading import ROW, _Canvas
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""What a prediction is worth: pixels, boundaries, objects, attributes, and the errors of each tile."""

@@ -1,0 +1,1 @@
+"""Tiles as files, for programs that read nothing else."""

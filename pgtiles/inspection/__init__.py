@@ -1,0 +1,1 @@
+"""What is known of tables and tiles: checks, statistics, time, provenance."""

@@ -1,0 +1,1 @@
+"""What is on a tile: imagery, labels and targets, as SQL that the server runs and as arrays that its rows become."""

@@ -1,0 +1,1 @@
+"""Files into tables, all of a file or nothing."""

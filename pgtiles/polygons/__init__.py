@@ -1,0 +1,1 @@
+"""Class rasters as polygons, across blocks."""

@@ -1,0 +1,1 @@
+"""Which tiles: the lattice, the land, where tiles are laid, drawn, dealt to splits and kept."""
