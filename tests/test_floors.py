@@ -59,7 +59,7 @@ def test_no_circles():
 
 def test_imports_are_found():
     assert imports("streaming.reading") >= {"errors", "postgres.database", "tiling.tiles", "layers.query"}
-    assert imports("shell.cli") >= {"load", "baking", "dataset"}  # as a name of the package, and lazily
+    assert imports("shell.mapcommands") >= {"baking", "dataset", "shell.view"}  # by name, lazily, within a room
     assert imports("__main__") == {"shell.cli"}
 
 
