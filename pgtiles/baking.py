@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,6 +26,7 @@ from .layers.timeseries import STAMP, Steps
 from .loading.newtable import Progress, explained, place_of
 from .postgres.connecting import Connection
 from .postgres.database import Database, translated
+from .streaming.ahead import ahead
 from .streaming.reading import Plan, located, read_batch
 from .template import compose
 from .tiling.grid import whole
@@ -104,20 +104,16 @@ def bake(
     new = changed = same = empty = 0
     if progress:
         progress(done, len(tiles))
-    with ThreadPoolExecutor(connections, thread_name_prefix="pgtiles") as threads:
-        waiting = {threads.submit(work.chunk, chunk): len(chunk) for chunk in chunks}
-        try:
-            for ended in as_completed(waiting):
-                found = ended.result()
-                new, changed, same, empty = new + found[0], changed + found[1], same + found[2], empty + found[3]
-                done += waiting[ended]
-                if progress:
-                    progress(done, len(tiles))
-        except PgtilesError as error:
-            said = f"{done} of {len(tiles)} tiles are baked in {table}; the same call goes on from there"
-            raise type(error)(f"{error}\n{said}") from error
-        finally:
-            threads.shutdown(wait=True, cancel_futures=True)
+    try:
+        found = ahead(work.chunk, chunks, threads=connections, interrupt=db.interrupt)
+        for chunk, counts in zip(chunks, found, strict=True):
+            new, changed, same, empty = new + counts[0], changed + counts[1], same + counts[2], empty + counts[3]
+            done += len(chunk)
+            if progress:
+                progress(done, len(tiles))
+    except PgtilesError as error:
+        said = f"{done} of {len(tiles)} tiles are baked in {table}; the same call goes on from there"
+        raise type(error)(f"{error}\n{said}") from error
     looked = new + changed + same  # of the others, some were there before, some another process baked meanwhile
     return Baking(
         work.table.as_string(None),
@@ -142,7 +138,11 @@ class _Work:
     traced: Mapping[str, Layer] | None  # the layers, where sources are noted
 
     def chunk(self, tiles: Tiles) -> tuple[int, int, int, int]:
-        """Bake some tiles, in one transaction: how many are new, changed, unchanged; and without a row."""
+        """Bake some tiles: how many are new, changed, unchanged; and without a row. Where the connection is lost, again."""
+        return self.db.retry(lambda: self._once(tiles), lambda: f"baking tile {tiles.ids[0]} and the next {len(tiles) - 1}")
+
+    def _once(self, tiles: Tiles) -> tuple[int, int, int, int]:
+        """In one transaction, which may be done twice: who finds a tile baked leaves it."""
         with self.db.connection() as conn, _refusals(self.table.as_string(None)), conn.transaction():
             conn.execute(compose("bake_begin"))
             slots = {"tiles": self.tiles, "ids": tiles.ids.tolist(), "again": self.refresh}

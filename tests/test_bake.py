@@ -299,6 +299,43 @@ print(bake(db, sys.argv[2], tiles, layers, connections=int(sys.argv[3]), progres
             tiles, _ = baked(here, f"cut{seed}")
             assert tiles.ids.tolist() == list(range(200))
 
+    @pytest.fixture
+    def many(self, here):
+        return Tiles.random(Grid.like(here, "scene", size=64), within=here.extent("scene", 3857), count=130, seed=4)
+
+    @pytest.mark.parametrize("connections", [1, 3])
+    def test_lost_connections_are_not_seen(self, world, here, many, connections):
+        """All backends end, whatever they are at, each time a chunk is done: what was lost with them is baked again, once."""
+        slow = ROADS.replace("roads", "roads, pg_sleep(0.003)")
+        layers = {"image": Imagery("scene"), "mask": Labels(slow)}
+        with psycopg.connect(world.url, autocommit=True) as conn:
+
+            def cut(done, total):
+                conn.execute(
+                    "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND application_name = 'pgtiles'"
+                )
+
+            done = bake(here, "cut", many, layers, connections=connections, progress=cut)
+        assert here.counters.reconnects > 0
+        assert (
+            done.baked + done.skipped == done.tiles == 130
+        )  # one may have been written, and its backend ended before it said so
+        bake(here, "peace", many, layers)
+        assert bare(rows_of(here, "cut")) == bare(rows_of(here, "peace"))
+
+    def test_ctrl_c(self, here, many):
+        """It ends within seconds, whatever the server is at; whole chunks stay, and the same call goes on."""
+        run(here, "CREATE TABLE wait (seconds int); INSERT INTO wait VALUES (60)")
+        late = f"SELECT tile.geom FROM tile, wait WHERE CASE WHEN tile.id > {many.ids[31]} THEN pg_sleep(seconds) IS NOT NULL ELSE true END"
+        layers, began = {"mask": Labels(late)}, time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            bake(here, "cut", many, layers, progress=lambda done, total: done and os.kill(os.getpid(), signal.SIGINT))
+        assert time.monotonic() - began < 20
+        run(here, "UPDATE wait SET seconds = 0")
+        done = bake(here, "cut", many, layers)
+        assert (done.skipped, done.baked) == (32, 98)
+
     def test_two_at_once_share_the_work(self, here):
         both = [self.start(here, "shared_work") for _ in range(2)]
         said = [process.communicate(timeout=60)[0] for process in both]
