@@ -375,8 +375,8 @@ class TestOutages:
             assert db.counters.reconnects >= 1  # one may wait while the other is back, and take over its connection
             assert db.counters.waited > 1
         (lost,), (back,) = lines(caplog, logging.WARNING), lines(caplog, logging.INFO)
-        assert "reading goes on when the server is back" in lost
-        assert "reading goes on after" in back
+        assert "the work goes on when the server is back" in lost
+        assert "the work goes on after" in back
 
     def test_one_killed_backend_disconnects_all(self, own, caplog):
         server, tiles, plan, want = own

@@ -660,6 +660,8 @@ class TestKeptErrors:
 
         refused("infinite or no numbers, the first that of tile 3", "e", tiles, [0, 1, 2, math.nan, *[1] * 36], kind=DataError)
         refused("expected a number for each of 40 tiles", "e", tiles, [1, 2])
+        refused("values: expected numbers, found list: could not convert string", "e", tiles, ["x"] * 40)
+        refused("values: expected numbers, found Tensor: .*detach", "e", tiles, torch.ones(40, requires_grad=True))
         refused("1 ids are of none of these 40 tiles, such as 99", "e", tiles, {99: 1.0})
         refused("run='': expected a name", "e", tiles, np.ones(40), run="")
         refused("has no schema 'nowhere'", "nowhere.e", tiles, np.ones(40))

@@ -63,11 +63,13 @@ def _beside(tiles: Tiles, values: Mapping[int, float] | Sequence[float] | NDArra
         if unknown := values.keys() - set(tiles.ids.tolist()):
             raise ConfigError(f"values: {len(unknown)} ids are of none of these {len(tiles)} tiles, such as {min(unknown)}")
         tiles = tiles[np.flatnonzero(np.isin(tiles.ids, list(values)))]
-        own = np.array([values[tile] for tile in tiles.ids.tolist()], np.float64)
-    else:
+        values = [values[tile] for tile in tiles.ids.tolist()]
+    try:
         own = np.asarray(values, np.float64)
-        if own.shape != (len(tiles),):
-            raise ConfigError(f"values: expected a number for each of {len(tiles)} tiles, found an array {own.shape}")
+    except (TypeError, ValueError, RuntimeError) as error:  # torch's, of a tensor that needs a gradient, says what to do
+        raise ConfigError(f"values: expected numbers, found {type(values).__name__}: {error}") from error
+    if own.shape != (len(tiles),):
+        raise ConfigError(f"values: expected a number for each of {len(tiles)} tiles, found an array {own.shape}")
     if not np.isfinite(own).all():
         odd = tiles.ids[~np.isfinite(own)]
         raise DataError(f"values: {len(odd)} are infinite or no numbers, the first that of tile {odd[0]}: leave such tiles out")

@@ -191,7 +191,7 @@ class Retries:
         batch.lost = True
         if begins:
             said = "no connection is to be had" if made is None else "the connection is lost"
-            text = "%s: %s: %s; reading goes on when the server is back (patience: %g s)"
+            text = "%s: %s: %s; the work goes on when the server is back (patience: %g s)"
             log.warning(text, self.name, said, _reason(error), self.patience)
 
     def _recover(self) -> None:
@@ -202,7 +202,7 @@ class Retries:
             self._since, self._over = None, made
             failures = self._failures
         seconds = time.monotonic() - since
-        log.info("%s: reading goes on after %.1f s (failed attempts: %d)", self.name, seconds, failures)
+        log.info("%s: the work goes on after %.1f s (failed attempts: %d)", self.name, seconds, failures)
 
     def _given_up(self, batch: _Batch, error: PgtilesError, what: Callable[[], str], tries_slow: int) -> PgtilesError | None:
         """What to raise, where that was the last try."""
