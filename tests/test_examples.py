@@ -42,8 +42,8 @@ def run(name, url, tmp_path, **more):
 def test_detect(url, tmp_path):
     """Few houses, and a run differs with the number of threads: now and then one learns little, so that a second may show it."""
     scores = {}
-    for seed in (0, 1):
-        scores = run("detect", url, tmp_path, epochs=40, seed=seed)
+    for seed in (1, 0):
+        scores = run("detect", url, tmp_path, epochs=30, seed=seed)
         if scores["seen recall"] > 20 * scores["seen thrown"] + 0.04 and scores["seen precision"] > 0.1:
             return
     pytest.fail(f"what it finds is hardly more than what boxes thrown at random find: {scores}")

@@ -621,7 +621,8 @@ def test_the_page_runs(db, tmp_path, database_url, monkeypatch):
 
 KILLED = """
 import sys
-from pgtiles import classrasters, vectorize
+from pgtiles import vectorize
+from pgtiles.polygons import classrasters
 classrasters.STRIP, classrasters.BLOCK = 8 * 500, 8
 vectorize(sys.argv[1], "land", "polygons", min_area=20, fill_holes=60, progress=lambda *p: print(*p, flush=True))
 """
