@@ -42,7 +42,7 @@ from pgtiles import (
     read,
 )
 from pgtiles.baking import Baking
-from pgtiles.errors import ConfigError, DataError, LoadError, MissingError, QueryError
+from pgtiles.errors import ConfigError, DataError, LoadError, MissingError, PoisonError, QueryError
 from pgtiles.layers.query import over
 from pgtiles.shell.cli import typer_app
 from pgtiles.streaming.reading import Plan
@@ -323,6 +323,14 @@ print(bake(db, sys.argv[2], tiles, layers, connections=int(sys.argv[3]), progres
         )  # one may have been written, and its backend ended before it said so
         bake(here, "peace", many, layers)
         assert bare(rows_of(here, "cut")) == bare(rows_of(here, "peace"))
+
+    def test_a_tile_that_ends_its_backend_ends_it(self, here, many):
+        """After some attempts; and nobody is advised to set what only a dataset has."""
+        killed = f"SELECT tile.geom FROM tile WHERE CASE WHEN tile.id = {many.ids[2]} THEN pg_terminate_backend(pg_backend_pid()) ELSE true END"
+        with pytest.raises(PoisonError, match="baking tile 0 and the next 31: given up after 5 attempts") as caught:
+            bake(here, "cut", many, {"mask": Labels(killed)}, connections=1)
+        assert "on_error" not in str(caught.value)
+        assert str(caught.value).endswith("0 of 130 tiles are baked in cut; the same call goes on from there")
 
     def test_ctrl_c(self, here, many):
         """It ends within seconds, whatever the server is at; whole chunks stay, and the same call goes on."""

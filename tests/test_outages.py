@@ -572,6 +572,7 @@ class TestPoison:
         assert type(caught.value) is error
         assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value) == str(error(str(caught.value)))
         assert what == RAISES or db.name in str(caught.value)
+        assert ("on_error='skip' leaves such tiles out" in str(caught.value)) == (what != RAISES)
         caplog.clear()
         with within(30):
             batch = read(db, plan, tiles, skip=True)

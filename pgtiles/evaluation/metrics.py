@@ -64,7 +64,8 @@ def _pairs(truth: Ints, predicted: Ints) -> dict[tuple[int, int], int]:
     else:
         values, places = np.unique(np.concatenate([truth, predicted]), return_inverse=True)
         true, found = np.split(places, 2)
-    met, counts = np.unique_counts(true * len(values) + found) if len(values) > SMALL else _counted(true * len(values) + found)
+    both = true * len(values) + found
+    met, counts = np.unique(both, return_counts=True) if len(values) > SMALL else _counted(both)
     pairs = zip(values[met // len(values)].tolist(), values[met % len(values)].tolist(), strict=True)
     return dict(zip(pairs, counts.tolist(), strict=True))
 

@@ -212,14 +212,11 @@ class Retries:
             return None
         said = f"{what()}: given up after {batch.tries} attempts in {now - batch.begun:.1f} s; the last one: {error}\n"
         if slow:
-            return SlowError(
-                f"{said}is an index missing (pgtiles check)? Database(timeout=…) gives a statement more seconds, "
-                "and on_error='skip' leaves such tiles out"
-            )
+            return SlowError(f"{said}is an index missing (pgtiles check)? Database(timeout=…) gives a statement more seconds")
         if poisoned:
             return PoisonError(
                 f"{said}the server's process ended each time; its log says why, mostly for want of memory: fewer or simpler "
-                "features, or smaller tiles; on_error='skip' leaves such tiles out"
+                "features, or smaller tiles"
             )
         return OutageError(f"{said}Database(patience=…) is how many seconds an outage may last, here {self.patience:g}")
 

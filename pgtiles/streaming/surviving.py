@@ -38,7 +38,7 @@ def read(db: Database, plan: Plan, tiles: Tiles, zeros: Zeros = np.zeros, *, ski
             raise
         if len(tiles) == 1:
             if not skip:
-                raise
+                raise type(error)(f"{error}; a dataset with on_error='skip' leaves such tiles out") from error
             return _without(plan, tiles, error)
         level = logging.WARNING if isinstance(error, PoisonError | SlowError) else logging.INFO
         log.log(level, "%s: a batch is read tile by tile: %s", db.name, error)
