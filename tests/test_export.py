@@ -616,34 +616,53 @@ print(TestInterrupted.export(*sys.argv[2:5], connections=int(sys.argv[5]), progr
 class TestFailingServer:
     """What a dataset survives, an export does."""
 
-    @pytest.fixture
-    def cut(self, world):
-        """A progress that ends all of pgtiles' backends, active or idle, each time it is told something."""
+    @staticmethod
+    @contextlib.contextmanager
+    def cutting(world):
+        """
+        A progress that ends all of pgtiles' backends, active or idle, each time it is told something: for the first time when
+        one is at a tile of the second lot, and none gets past that before.
+        """
         with psycopg.connect(world.url, autocommit=True) as conn:
-            yield lambda done, total: conn.execute(
+            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 32 AND NOT granted"
+            ended = (
                 "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND application_name = 'pgtiles'"
             )
 
+            def cut(done, total):
+                deadline = time.monotonic() + 60
+                while 0 < done < total and not conn.execute(waiting).fetchone()[0]:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+                conn.execute(ended)
+                if done:
+                    conn.execute("SELECT pg_advisory_unlock_all()")
+
+            conn.execute("SELECT pg_advisory_lock(32)")
+            yield cut
+
     @staticmethod
-    def slow(world, tiles, **options):
-        """The first lot ends while the other one is being read."""
-        late = f"CASE WHEN tile.id > {tiles.ids[31]} THEN 0.03 ELSE 0 END"
-        areas = AREAS.replace("areas", f"areas, pg_sleep({late})")
+    def late(world, tiles, **options):
+        """Of tiles after the first lot, labels wait until nobody has the lock alone."""
+        wait = f"CASE WHEN tile.id > {tiles.ids[31]} THEN pg_advisory_xact_lock_shared(32) END"
+        areas = AREAS.replace("areas", f"areas, LATERAL (SELECT {wait}) AS waited")
         db = Database(world.url, **options.pop("db", {}))
         return TileDataset(db, tiles, {"image": Imagery("scene"), "mask": Labels(areas)}, **options)
 
-    def test_lost_connections(self, world, tiles, tmp_path, cut):
-        export(self.slow(world, tiles), tmp_path / "peace", sources=True)
-        data = self.slow(world, tiles)
-        assert export(data, tmp_path / "cut", sources=True, progress=cut).written == len(tiles)
+    def test_lost_connections(self, world, tiles, tmp_path):
+        export(self.late(world, tiles), tmp_path / "peace", sources=True)
+        data = self.late(world, tiles)
+        with self.cutting(world) as cut:
+            assert export(data, tmp_path / "cut", sources=True, progress=cut).written == len(tiles)
         assert data.stats().retries > 0
         assert tree(tmp_path / "cut") == tree(tmp_path / "peace")
 
-    def test_given_up(self, world, tiles, tmp_path, cut):
+    def test_given_up(self, world, tiles, tmp_path):
         """It says what the server did, and nothing of a disk; the error names no more tiles than a batch has."""
-        data = self.slow(world, tiles, batch_size=4, db={"patience": 0})
-        with pytest.raises(OutageError, match=r"tiles \d+, \d+, \d+, \d+: given up (.|\n)*patience") as caught:
+        data = self.late(world, tiles, batch_size=4, db={"patience": 0})
+        message = r"tiles \d+, \d+, \d+, \d+: given up (.|\n)*patience"
+        with self.cutting(world) as cut, pytest.raises(OutageError, match=message) as caught:
             export(data, tmp_path, progress=cut)
         assert "can't be written" not in str(caught.value)
         assert str(caught.value).endswith("; the same call goes on from there")
