@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from .errors import ConfigError, DataError, LoadError, MissingError, PgtilesError, QueryError
+from .errors import ConfigError, DataError, LoadError, MissingError, PgtilesError, PoisonError, QueryError, SlowError
 from .inspection.provenance import sources as sources_of
 from .layers.bakedtable import beside, columns, parts_of, settings_for, settings_of
 from .layers.canvas import STRIDE
@@ -26,8 +26,9 @@ from .layers.timeseries import STAMP, Steps
 from .loading.newtable import Progress, explained, place_of
 from .postgres.connecting import Connection
 from .postgres.database import Database, translated
+from .postgres.retrying import TRIES_SLOW
 from .streaming.ahead import ahead
-from .streaming.reading import Plan, located, read_batch
+from .streaming.reading import Plan, bounds_of, located, read_batch
 from .template import compose
 from .tiling.grid import whole
 from .tiling.tiles import Tiles
@@ -112,7 +113,7 @@ def bake(
             if progress:
                 progress(done, len(tiles))
     except PgtilesError as error:
-        said = f"{done} of {len(tiles)} tiles are baked in {table}; the same call goes on from there"
+        said = f"at least {done} of {len(tiles)} tiles are baked in {table}; the same call goes on from there"
         raise type(error)(f"{error}\n{said}") from error
     looked = new + changed + same  # of the others, some were there before, some another process baked meanwhile
     return Baking(
@@ -138,8 +139,19 @@ class _Work:
     traced: Mapping[str, Layer] | None  # the layers, where sources are noted
 
     def chunk(self, tiles: Tiles) -> tuple[int, int, int, int]:
-        """Bake some tiles: how many are new, changed, unchanged; and without a row. Where the connection is lost, again."""
-        return self.db.retry(lambda: self._once(tiles), lambda: f"baking tile {tiles.ids[0]} and the next {len(tiles) - 1}")
+        """Bake some tiles: how many are new, changed, unchanged; and without a row.
+
+        Where the connection is lost, again; where that does not help, tile by tile, so that the error names the one to blame.
+        """
+        alone = len(tiles) == 1
+        what = f"baking tile {tiles.ids[0]} " + (f"at {bounds_of(tiles, 0)}" if alone else f"and the next {len(tiles) - 1}")
+        try:
+            return self.db.retry(lambda: self._once(tiles), lambda: what, TRIES_SLOW if alone else 1)
+        except (PoisonError, SlowError):
+            if alone:
+                raise
+        new, changed, same, empty = map(sum, zip(*(self.chunk(tiles[k]) for k in range(len(tiles))), strict=True))
+        return new, changed, same, empty
 
     def _once(self, tiles: Tiles) -> tuple[int, int, int, int]:
         """In one transaction, which may be done twice: who finds a tile baked leaves it."""

@@ -945,6 +945,9 @@ def test_the_command(own, tmp_path, monkeypatch):
     assert ask(own.db, "SELECT count(*) FROM raster_overviews WHERE r_table_name = 'r'") == [(2,)]
     again = runner.invoke(typer_app, ["predict", "ours:model", "maps.r", *options], catch_exceptions=True)
     assert isinstance(again.exception, ConfigError)
+    named = ["predict", "ours:model", "maps.named", *options[:-1], "classes", "--name", "0=other", "--name", "1=road"]
+    assert runner.invoke(typer_app, named, catch_exceptions=False).exit_code == 0
+    assert ask(own.db, "SELECT classes FROM maps.run WHERE name = 'named'") == [({"0": "other", "1": "road"},)]
     none = runner.invoke(typer_app, ["predict", "ours:model", "maps.r", "--labels", "roads", "--url", own.url])
     assert "give --image" in str(none.exception)
 

@@ -212,7 +212,10 @@ class Retries:
             return None
         said = f"{what()}: given up after {batch.tries} attempts in {now - batch.begun:.1f} s; the last one: {error}\n"
         if slow:
-            return SlowError(f"{said}is an index missing (pgtiles check)? Database(timeout=…) gives a statement more seconds")
+            return SlowError(
+                f"{said}is an index missing (pgtiles check)? More seconds are given by the role's statement_timeout and, where "
+                "a batch is read, Database(timeout=…)"
+            )
         if poisoned:
             return PoisonError(
                 f"{said}the server's process ended each time; its log says why, mostly for want of memory: fewer or simpler "

@@ -67,6 +67,7 @@ def predict(
     batch: Annotated[int, typer.Option(min=1, help="Tiles that the model gets at once.")] = 16,
     device: Annotated[str | None, typer.Option(help="On which the model runs: cuda, cuda:1, mps; cpu unless given.")] = None,
     connections: Connections = 2,
+    names: Annotated[list[str] | None, typer.Option("--name", help="VALUE=NAME of a class; once for each.")] = None,
     overviews: Annotated[str | None, typer.Option(help="Factors of overviews to make: 2,4,8")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Drop the run of this name first, and what it predicted.")] = False,
 ) -> None:
@@ -87,7 +88,7 @@ def predict(
     with progress_bar("tiles") as progress:
         done = predict(
             model, dataset, into, run=run, kind=kind, dtype=dtype, blend=blend, activation=activation, flips=flips,
-            device=device, overviews=factors, replace=replace, progress=progress,
+            device=device, classes=pairs("--name", names), overviews=factors, replace=replace, progress=progress,
         )  # fmt: skip
     out.print(
         f"{done.table}: run {done.run!r} (id {done.id}), {done.blocks} blocks; {done.tiles} tiles predicted, "
