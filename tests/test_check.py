@@ -43,7 +43,7 @@ def copied(table, source, *more):
         else "",
         "analyze": f"ANALYZE mine.{table};",
     }
-    return f"CREATE TABLE mine.{table} AS SELECT * FROM public.{source}; " + "".join(
+    return f"CREATE TABLE mine.{table} WITH (autovacuum_enabled = off) AS SELECT * FROM public.{source}; " + "".join(
         text for name, text in steps.items() if name not in more
     )
 

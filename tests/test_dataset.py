@@ -90,7 +90,7 @@ def backends(world):
         yield lambda: {pid: state for pid, state in now().items() if pid not in before}
 
 
-def settles(condition, seconds=5):
+def settles(condition, seconds=60):
     """Whether something comes true soon: a backend ends a little after its client."""
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
@@ -451,6 +451,7 @@ class TestConnections:
     @pytest.mark.parametrize("connections", [1, 3])
     def test_as_many_as_asked_for(self, make, backends, connections):
         dataset, most = make(connections=connections), 0
+        assert settles(lambda: not backends())  # the one that opened it
         for _ in dataset:
             most = max(most, len(backends()))
         assert most == connections
@@ -469,7 +470,7 @@ class TestConnections:
             if count == 1:
                 break
         assert threads() == []
-        assert set(backends().values()) <= {"idle"}
+        assert settles(lambda: set(backends().values()) <= {"idle"})
 
     def test_an_abandoned_iteration_does_not_wait_for_slow_statements(self, make, world, backends):
         with psycopg.connect(world.url, autocommit=True) as conn:
@@ -483,7 +484,7 @@ class TestConnections:
             assert settles(lambda: "active" in backends().values())
             began = time.monotonic()
             stream.close()
-            assert time.monotonic() - began < 20
+            assert time.monotonic() - began < 50
             assert threads() == []
             assert settles(lambda: "active" not in backends().values())
             conn.execute("DROP TABLE patience")
@@ -516,7 +517,7 @@ class TestConnections:
         del stream
         gc.collect()
         assert threads() == []
-        assert set(backends().values()) <= {"idle"}
+        assert settles(lambda: set(backends().values()) <= {"idle"})
 
     def test_an_iterator_that_nobody_asks_begins_nothing(self, make, backends):
         stream = iter(make())

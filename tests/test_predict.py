@@ -813,17 +813,23 @@ def test_killed_and_continued(own, tmp_path, seed):
         "import sys; from types import SimpleNamespace; from test_predict import *\nSlow.seconds = 0.05\n"
         "db = Database(sys.argv[1])\nown = SimpleNamespace(db=db, grid=Grid.like(db, 'small', size=SIZE))\nprint('ready', flush=True)\n"
         "predict(Slow(), dataset_of(own), 'maps.killed', kind='values', overlap=OVERLAP, within=box(),"
-        " progress=lambda done, total: print(done, flush=True))"
+        " progress=lambda done, total: (print(done, flush=True), done >= int(sys.argv[2]) and time.sleep(600)))"
     )
     here = str(Path(__file__).parent)
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([here, str(Path(here).parent)]), "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([here, str(Path(here).parent)])}
     stop = random.Random(seed).randrange(8, unbroken.tiles - 8)
-    with subprocess.Popen([sys.executable, "-c", code, own.url], stdout=subprocess.PIPE, text=True, env=env) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, own.url, str(stop + 4)], stdout=subprocess.PIPE, text=True, env=env
+    ) as process:
         for line in process.stdout:
             if line.strip().isdigit() and int(line) >= stop:
                 process.send_signal(signal.SIGKILL)
                 break
     assert process.returncode == -signal.SIGKILL
+    until = time.monotonic() + 60
+    busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
+    while ask(own.db, busy) != [(0,)] and time.monotonic() < until:  # what was on its way
+        time.sleep(0.05)
     [(done,)] = ask(own.db, "SELECT done FROM maps.run WHERE name = 'killed'")
     before = ask(own.db, "SELECT block, rid, xmin::text FROM maps.killed ORDER BY 1")
     assert [row[0] for row in before] == list(range(4 * done)), "rows of blocks are there whole, and none beyond"

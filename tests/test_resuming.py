@@ -345,7 +345,7 @@ class TestIterators:
             ranks = [context.Process(target=_rank, args=(dataset, rank, found)) for rank in range(2)]
             for rank in ranks:
                 rank.start()
-            got = dict(found.get(timeout=60) for _ in ranks)
+            got = dict(found.get(timeout=600) for _ in ranks)
             for rank in ranks:
                 rank.join()
             for epoch in range(2):
@@ -504,7 +504,7 @@ def test_the_page_that_explains_it(reader, capsys, tmp_path):
             ]
             path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
             env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-            done = subprocess.run(run, env=env, capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False)
+            done = subprocess.run(run, env=env, capture_output=True, text=True, timeout=600, cwd=tmp_path, check=False)
             assert done.returncode == 0, done.stderr
         else:
             exec(compile(code, "training.md", "exec"), names)

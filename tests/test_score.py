@@ -594,7 +594,7 @@ class TestObjects:
                     f"CREATE TABLE {name} AS SELECT n AS id, n % 3 AS value, ST_MakeEnvelope(x, y, x + 8, y + 8, 3857) AS geom "
                     f"FROM generate_series(0, 19999) AS n, LATERAL (SELECT {X0} + n % 200 * 10 AS x, {Y0} + n / 200 * 10 AS y) AS c"
                 )
-            conn.execute("CREATE INDEX ON t USING gist (geom); ANALYZE t; SET statement_timeout = '20s'")
+            conn.execute("CREATE INDEX ON t USING gist (geom); ANALYZE t; SET statement_timeout = '60s'")
         one = score_objects(houses, "SELECT id, value, geom FROM t", "SELECT id, value, geom FROM p", iou=0.9)
         assert {name: found[0.9].right for name, found in one.classes.items()} == {"0": 6667, "1": 6667, "2": 6666}
 

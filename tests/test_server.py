@@ -63,7 +63,7 @@ def crash(server):
     wait(lambda: not server.running)
 
 
-def wait(condition, seconds=10):
+def wait(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"
@@ -269,7 +269,12 @@ def test_a_stale_pid_file_names_a_stranger(server, whose):
 
 def test_a_creation_that_is_interrupted_leaves_nothing(folder):
     path = folder / "interrupted"
-    script = "import sys; from pgtiles.postgres.server import LocalServer; LocalServer(sys.argv[1]).start()"
+    script = """
+        import pathlib, sys, time
+        from pgtiles.postgres.server import LocalServer
+        pathlib.Path.rename = lambda *_: time.sleep(600)  # what was made is not given its name
+        LocalServer(sys.argv[1]).start()
+    """
     with python(script, path, start_new_session=True) as process:
         wait(lambda: list(path.glob("data.new-*/global")))
         os.killpg(process.pid, signal.SIGKILL)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def site(tmp_path_factory):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder / "site")]
     said = subprocess.run(
         command, cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        check=False, timeout=120,
+        check=False, timeout=600,
     )  # fmt: skip
     assert said.returncode == 0, said.stdout + said.stderr
     return folder / "site", said.stdout + said.stderr
@@ -146,7 +147,7 @@ def shell(home, monkeypatch):
         lines = re.sub(r"\\\n\s*", " ", code).splitlines()
         ran = [line for line in (line.split(" #")[0].strip() for line in lines) if line and not line.startswith(ELSEWHERE)]
         for line in ran:
-            done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False, timeout=120)
+            done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False, timeout=600)
             assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
             assert "warning" not in done.stderr, f"{line}\n{done.stderr}"
         return ran
@@ -339,6 +340,7 @@ def explained(message):
     return [heading for heading, pattern in patterns.items() if re.search(pattern, message, re.S)]
 
 
+@cache
 def literals():
     """The fixed parts of every string in the code, docstrings left out: one list for each string."""
     found = []

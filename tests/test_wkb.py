@@ -119,7 +119,7 @@ def test_bytes_are_those_of_the_format(raster, order):
 
 
 @given(rasters(), st.data())
-@settings(deadline=2000, max_examples=300)
+@settings(max_examples=300)
 def test_damage_gives_a_raster_or_a_wkberror(raster, data):
     """Whatever happens to the bytes: an array of the stated shape or WKBError; nothing else, and at once."""
     name, pixels, nodata = raster

@@ -18,6 +18,7 @@ from psycopg import conninfo
 from psycopg.abc import PQGenConn
 
 from ..errors import DataError, PgtilesWarning
+from .faults import GONE
 
 # PostGIS reports these mistakes in a NOTICE and goes on with a wrong answer: to us they are errors.
 WRONG_PIXELS = re.compile(
@@ -62,6 +63,8 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             return made
 
     def _remark(self, notice: psycopg.errors.Diagnostic) -> None:
+        if notice.sqlstate in GONE:
+            return  # a farewell: what was asked for may have come whole before it, and who asks next is told by an error
         if notice.severity_nonlocalized in {"NOTICE", "WARNING"}:
             self.remarks.append(notice.message_primary or "")
 

@@ -55,6 +55,7 @@ class _Try(threading.local):
     """What a thread is at."""
 
     until = math.inf  # when it gives up connecting
+    began = -math.inf  # when it last tried to connect
     made: float | None = None  # when the connection that it has was made
     well = 0.0  # and when it was last well
 
@@ -91,8 +92,8 @@ class Retries:
     @contextmanager
     def connecting(self) -> Iterator[None]:
         """Around an attempt to connect."""
-        self._mine.made = None
-        began, made = time.monotonic(), 0
+        self._mine.made, self._mine.began = None, time.monotonic()
+        made = 0
         try:
             yield
             made = 1
@@ -101,7 +102,7 @@ class Retries:
                 again = self._missing > 0
                 self._missing -= again and made
             if again:
-                self.counters.add(reconnects=made, waited=time.monotonic() - began)
+                self.counters.add(reconnects=made, waited=time.monotonic() - self._mine.began)
 
     def watch(self) -> None:
         """Raise, while connecting, once nobody waits for it any more."""
@@ -182,9 +183,10 @@ class Retries:
             self.lost(1)
             batch.ended += faults.ended(error.__cause__)
         with self._wake:
-            # Who gets no connection tells of an outage; so does who loses one for the first time, unless the last outage took
-            # it, and the reader comes late.
-            begins = self._since is None and (made is None or (well >= self._over and not batch.lost))
+            # Who gets no connection tells of an outage; so does who loses one for the first time; unless that is of the last
+            # outage, and is heard late.
+            told_before = self._mine.began < self._over if made is None else well < self._over or batch.lost
+            begins = self._since is None and not told_before
             if begins:
                 self._since, self._failures = now, 0
             self._failures += 1

@@ -20,7 +20,7 @@ from proxy import Proxies
 from sabotage import Source, until
 from server_helpers import scratch
 
-LIMIT = 60  # seconds for a test, unless its mark says otherwise
+LIMIT = 300  # seconds for a test, unless its mark says otherwise
 HEAD = ("no.", "fault", "what happened", "retries", "s")
 
 

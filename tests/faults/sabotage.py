@@ -52,6 +52,9 @@ ANALYZE;
 """
 
 
+SLACK = float(os.environ.get("PGTILES_FAULT_SLACK", "1"))  # by how much promised seconds stretch where other work goes on
+
+
 def until(condition, seconds=10.0, what="it did not come to pass"):
     """Wait until something holds, and give what it gave."""
     deadline = time.monotonic() + seconds
@@ -125,7 +128,7 @@ class Source:
 
     def terminate(self, pid):
         """End a backend as an administrator does."""
-        self.ask(f"SELECT pg_terminate_backend({pid})")
+        self.ask(f"SELECT pg_terminate_backend({pid}, 5000)")
 
     def control(self, *arguments):
         """Run pg_ctl."""

@@ -45,14 +45,14 @@ def test_34_fragments(rows, row):
     """20,000 broken fragments: an array that the bytes hold, or WKBError"""
     fragments, rng, refused = [one[ROW.size :] for one in rows[2]], random.Random(34), 0
     for _ in range(20_000):
-        data, begun = broken(rng.choice(fragments), rng), time.monotonic()
+        data, begun = broken(rng.choice(fragments), rng), time.thread_time()
         try:
             raster = decode(data)
             assert raster.pixels.shape == (raster.bands, raster.height, raster.width)
             assert raster.pixels.nbytes <= 8 * len(data)
         except WKBError:
             refused += 1
-        assert time.monotonic() - begun < 1
+        assert time.thread_time() - begun < 1
     assert 5_000 < refused < 20_000
     row.tell(f"{refused} WKBError, {20_000 - refused} arrays")
 

@@ -134,7 +134,7 @@ def ranks(make, world, workers, state=None, epochs=1, stop=None):
     return globally(found), states
 
 
-@pytest.mark.limit(180)
+@pytest.mark.limit(600)
 def test_27_elastic(make, row):
     """workers 0–3 and world sizes 1–4, changed at the checkpoint: the same global batches"""
     want, _ = ranks(make, 1, 0)

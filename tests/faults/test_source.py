@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import streams
 from psycopg.conninfo import make_conninfo
-from sabotage import saboteur, until
+from sabotage import SLACK, saboteur, until
 from streams import digest, flat
 
 from pgtiles import Database, Imagery, TileDataset
@@ -20,7 +20,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
 ]
 
-SLOW = 0.05  # seconds a tile takes while faults come: an epoch would take 4 s and more
+SLOW = 0.2  # seconds a tile takes while faults come: an epoch would take 16 s and more
+BRISK = 0.05  # where that is less than the deadline of a batch
 WORKERS = {"num_workers": 2, "persistent_workers": False, "multiprocessing_context": "fork"}
 
 
@@ -28,11 +29,16 @@ WORKERS = {"num_workers": 2, "persistent_workers": False, "multiprocessing_conte
 def hurt(source):
     """Does something to a busy backend of ours, again and again, in an epoch that is slow until the last time is over."""
 
-    def _hurt(deed, *, times, every, seed):
-        source.pace(SLOW)
+    def _hurt(deed, *, times, every, seed, pace=SLOW):
+        source.pace(pace)
         return saboteur(lambda rng: deed(rng.choice(source.active())), times=times, every=every, seed=seed, after=source.pace)
 
     return _hurt
+
+
+def held(want):
+    """A tile of the fourth batch: whoever was asked for one reads ahead as far as that."""
+    return want[0][3][0][0]
 
 
 def addressed(source):
@@ -82,7 +88,7 @@ def test_03_restart_fast(source, make, want, row, reaped):
     with saboteur(restart, times=1, every=1.0, seed=3, after=source.pace):
         got = digest(dataset.loader(**WORKERS))
     row.identical(got, want[0], dataset)
-    assert on_again[0] < 5
+    assert on_again[0] < 5 * SLACK
 
 
 def test_04_stop_immediate_and_start(source, make, want, row, reaped, logged):
@@ -109,12 +115,12 @@ def test_04_stop_immediate_and_start(source, make, want, row, reaped, logged):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_05_gone_for_good(source, make, row, reaped, workers):
+def test_05_gone_for_good(source, make, want, row, reaped, workers):
     """the server is gone for good: an error by the deadline + 10 %, with host, tile and attempts"""
     patience = 4.0
     dataset = make(patience=patience)
     loader = dataset.loader(**WORKERS | {"num_workers": workers} if workers else {})
-    source.pace(SLOW)
+    source.pace(slow=held(want))
     stream = iter(loader)
     next(stream)
     source.active()
@@ -127,7 +133,7 @@ def test_05_gone_for_good(source, make, row, reaped, workers):
         finally:
             took = time.monotonic() - gone
     # a moment for the error's way here; with workers, also for the loss to be met, since they have read ahead
-    assert took < 1.1 * patience + (1 if workers else 0.3), took
+    assert took < (1.1 * patience + (1 if workers else 0.3)) * SLACK, took
     said = str(caught.value)
     assert "tile" in said
     assert any(f"{tile}" in said for tile in streams.places().ids.tolist())
@@ -152,25 +158,26 @@ def test_06_wrong_address(proxy, proxied, row, wrong, error, says):
     begun = time.monotonic()
     with row.raises(error, match=says), Database(url) as db:
         TileDataset(db, streams.places(), {"image": Imagery(table)})
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 2 * SLACK
     assert proxy.accepted() == 1
 
 
-def test_06_password_changed_in_mid_epoch(source, make, row):
+def test_06_password_changed_in_mid_epoch(source, make, want, row):
     """the password changes in mid-epoch, and connections fall: an error in under 2 s, not after all patience"""
     dataset = make()
-    source.pace(SLOW)
+    source.pace(slow=held(want))
     stream = iter(dataset)
     next(stream)
     try:
         source.ask("ALTER ROLE trainer PASSWORD 'another'")
+        source.active()
         begun = time.monotonic()
-        for pid in source.active():
+        for pid in source.backends():
             source.terminate(pid)
         with row.raises(DatabaseError, match=f"{addressed(source)}.*password"):
             for _ in stream:
                 pass
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 2 * SLACK
     finally:
         source.ask("ALTER ROLE trainer PASSWORD 'trainer'")
 
@@ -183,7 +190,7 @@ def test_07_sigstop_of_a_backend(source, make, hurt, want, row):
         source.signal(pid, signal.SIGSTOP)
         stopped.append(pid)
 
-    with hurt(stop, times=1, every=0.5, seed=9):
+    with hurt(stop, times=1, every=0.5, seed=9, pace=BRISK):
         got = digest(dataset)
     row.identical(got, want[0], dataset)
     assert dataset.stats().retries >= 1
@@ -198,10 +205,10 @@ def test_08_half_open_connections(source, proxy, proxied, make, want, row, worke
     loader = dataset.loader(**WORKERS | {"num_workers": workers} if workers else {})
 
     def freeze(_):
-        source.active()
+        until(lambda: list(source.backends().values()).count("active") >= 2, 60)
         frozen.append(proxy.freeze())
 
-    source.pace(SLOW)
+    source.pace(BRISK)
     with saboteur(freeze, times=1, every=0.5, seed=10, after=source.pace):
         got = digest(loader)
     row.identical(got, want[0], dataset)
@@ -209,7 +216,7 @@ def test_08_half_open_connections(source, proxy, proxied, make, want, row, worke
     assert dataset.stats().retries >= 1
 
 
-@pytest.mark.limit(120)
+@pytest.mark.limit(600)
 def test_09_cut_inside_a_row(proxy, proxied, make, row):
     """a proxy that cuts three connections inside a row each, 20 seeds"""
     dataset = make(proxied, count=80, connections=3)
@@ -233,7 +240,7 @@ def without(sick, digests):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_10_statement_timeout(source, make, row, reaped, workers):
     """a tile that is slower than the deadline: bounded tries, then an error that names it"""
-    dataset = make(timeout=1.0)
+    dataset = make(timeout=3.0)
     source.pace(slow=SICK)
     before = source.logged("canceling statement due to statement timeout")
     with row.raises(QueryError, match=rf"tile {SICK}\b"):
@@ -246,7 +253,7 @@ def test_10_statement_timeout(source, make, row, reaped, workers):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_10_statement_timeout_skipped(source, make, want, row, reaped, workers):
     """the same with on_error="skip": all others once, and its id is told"""
-    dataset = make(timeout=1.0, on_error="skip")
+    dataset = make(timeout=3.0, on_error="skip")
     source.pace(slow=SICK)
     got = digest(dataset.loader(**WORKERS | {"num_workers": workers} if workers else {}))
     assert flat(got) == without(SICK, want[0])
@@ -256,13 +263,13 @@ def test_10_statement_timeout_skipped(source, make, want, row, reaped, workers):
 
 
 def test_11_idle_timeouts(source, make, want, row, logged):
-    """idle_session_timeout and idle_in_transaction_session_timeout of 200 ms, and a slow consumer"""
-    options = "-c idle_session_timeout=200 -c idle_in_transaction_session_timeout=200"
+    """idle_session_timeout and idle_in_transaction_session_timeout of 1 s, and a slow consumer"""
+    options = "-c idle_session_timeout=1000 -c idle_in_transaction_session_timeout=1000"
     dataset, got = make(source.url(options=options)), []
     for number, batch in enumerate(dataset):
         got += digest([batch])
-        if number % 20 == 7:
-            time.sleep(0.5)
+        if number in (7, 27):
+            until(lambda: not source.backends(), 60)
     row.identical(got, want[0], dataset)
     assert dataset.stats().reconnects >= 3
     assert [line for line in logged() if line[1] == "WARNING"] == [], "what the server closes for idleness is no outage"
@@ -273,16 +280,19 @@ def test_12_all_slots_taken(source, make, want, row, reaped, workers):
     """all connection slots taken for 2 s: waits"""
     dataset = make()
     loader = dataset.loader(**WORKERS | {"num_workers": workers} if workers else {})
-    until(lambda: not source.backends())
+    until(lambda: not source.backends(), 60)
     freed = []
 
     def leave(taken):
+        until(lambda: source.logged(full) > before, 60)
         time.sleep(2)
         freed.append(time.monotonic())
         for conn in taken:
             conn.close()
 
+    full = "remaining connection slots"
     with source.crowded() as taken:
+        before = source.logged(full)
         thread = threading.Thread(target=leave, args=(taken,))
         thread.start()
         stream = iter(loader)

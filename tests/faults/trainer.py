@@ -21,8 +21,11 @@ def started(workers, method="fork", pause=0.0):
     return {"multiprocessing_context": method} if workers else {}
 
 
-def train(url, folder, workers, method="fork", pause=0.0):
-    """Two epochs, with a checkpoint after every step: what a model has learnt is here what it has seen."""
+def train(url, folder, workers, method="fork", pause=0.0, stop=None):
+    """Two epochs, with a checkpoint after every step: what a model has learnt is here what it has seen.
+
+    stop: after so many steps, wait to be killed.
+    """
     dataset = streams.dataset(url, count=FEW)
     loader = dataset.loader(num_workers=workers, **started(workers, method))
     file, seen = Path(folder, "checkpoint.json"), []
@@ -36,7 +39,7 @@ def train(url, folder, workers, method="fork", pause=0.0):
             new = file.with_suffix(".new")
             new.write_text(json.dumps({"dataset": dataset.state_dict(), "seen": seen}))
             new.replace(file)
-            time.sleep(pause)
+            time.sleep(600 if len(seen) == stop else pause)
     dataset.close()
 
 
@@ -86,5 +89,6 @@ if __name__ == "__main__":
     loader = streams.dataset(sys.argv[1]).loader(num_workers=int(sys.argv[2]))
     print("opened", flush=True)
     sys.stdin.readline()
-    for _ in loader:
-        pass
+    while True:
+        for _ in loader:
+            pass
