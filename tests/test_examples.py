@@ -206,16 +206,10 @@ def test_predict(url, tmp_path, monkeypatch):
         total, weight, side = None, None, np.maximum(np.rint(1024 * np.sin(np.pi * (np.arange(96) + 0.5) / 96) ** 2), 1)
         (west, _), (_, north) = tiles.bounds[:, :2].min(0), tiles.bounds[:, 2:].max(0)
         for batch in images:
-            lacking = 8 - len(
-                batch["image"]
-            )  # a last lot is filled up, as a convolution's last bit may depend on how many come
+            # a last lot is filled up, as a convolution's last bit may depend on how many come
+            filling = batch["image"][-1:].repeat(8 - len(batch["image"]), 1, 1, 1)
             with torch.no_grad():
-                answers = (
-                    models[0]
-                    .eval()(torch.cat([batch["image"], batch["image"][-1:].repeat(lacking, 1, 1, 1)]))
-                    .softmax(1)
-                    .numpy()
-                )
+                answers = models[0].eval()(torch.cat([batch["image"], filling])).softmax(1).numpy()
             for answer, valid, (xmin, _, _, ymax) in zip(answers, batch["image_valid"], batch["bounds"].tolist(), strict=False):
                 if total is None:
                     height, width = (round(v) for v in (north - tiles.bounds[:, 1].min(), tiles.bounds[:, 2].max() - west))

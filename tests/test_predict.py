@@ -799,9 +799,8 @@ class Slow(Net):
 
     def forward(self, image):
         time.sleep(self.seconds)
-        place = torch.arange(len(image))[
-            :, None, None, None
-        ]  # as a convolution's last bit may depend on a tile's place, so shall this
+        # as a convolution's last bit may depend on a tile's place, so shall this
+        place = torch.arange(len(image))[:, None, None, None]
         return super().forward(image) + place / 8
 
 
