@@ -794,7 +794,7 @@ class TestUnreachable:
         begun = time.monotonic()
         with pytest.raises(DatabaseError, match=f"(?s){says}") as caught:
             TileDataset(make_conninfo(**known), tiles, LAYERS)
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 20
         assert str(caught.value).startswith(f"{known['user']}@{known['host']}:{known['port']}/{known['dbname']}: ")
         assert isinstance(caught.value, ConnectionError)
         assert isinstance(caught.value, PgtilesError)
