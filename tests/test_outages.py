@@ -168,6 +168,8 @@ class TestClasses:
         ids=str,
     )  # fmt: skip
     def test_a_connection_that_is_not_to_be_had(self, world, wrong, is_):
+        if "password" in wrong and not conninfo_to_dict(world.url).get("password"):
+            pytest.skip("this server asks for no password")
         with pytest.raises(psycopg.Error) as caught:
             psycopg.connect(make_conninfo(**conninfo_to_dict(world.url) | wrong))
         assert not caught.value.sqlstate
