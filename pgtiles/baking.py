@@ -28,7 +28,8 @@ from .postgres.connecting import Connection
 from .postgres.database import Database, translated
 from .postgres.retrying import TRIES_SLOW
 from .streaming.ahead import ahead
-from .streaming.reading import Plan, bounds_of, located, read_batch
+from .streaming.reading import Plan, located, read_batch
+from .streaming.surviving import called
 from .template import compose
 from .tiling.grid import whole
 from .tiling.tiles import Tiles
@@ -144,9 +145,8 @@ class _Work:
         Where the connection is lost, again; where that does not help, tile by tile, so that the error names the one to blame.
         """
         alone = len(tiles) == 1
-        what = f"baking tile {tiles.ids[0]} " + (f"at {bounds_of(tiles, 0)}" if alone else f"and the next {len(tiles) - 1}")
         try:
-            return self.db.retry(lambda: self._once(tiles), lambda: what, TRIES_SLOW if alone else 1)
+            return self.db.retry(lambda: self._once(tiles), lambda: f"baking {called(tiles)}", TRIES_SLOW if alone else 1)
         except (PoisonError, SlowError):
             if alone:
                 raise

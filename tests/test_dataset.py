@@ -17,6 +17,7 @@ from conftest import HEIGHT, RES, WIDTH, X0, Y0, scene, write_tiff
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from torch.utils.data import DataLoader
+from waiting import until
 
 from pgtiles import Database, Grid, Imagery, Labels, Split, TileDataset, Tiles, load, read
 from pgtiles.errors import ConfigError, DatabaseError, MissingError, PgtilesError, PgtilesWarning, QueryError
@@ -88,14 +89,6 @@ def backends(world):
 
         before = now()
         yield lambda: {pid: state for pid, state in now().items() if pid not in before}
-
-
-def settles(condition, seconds=60):
-    """Whether something comes true soon: a backend ends a little after its client."""
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return condition()
 
 
 class TestBatch:
@@ -430,13 +423,13 @@ class TestConnections:
     def test_none_is_held_before_it_is_needed(self, make, backends, world, monkeypatch):
         monkeypatch.setenv("PGTILES_URL", world.url)  # pickles hold no password
         dataset = make()
-        assert settles(lambda: not backends())
+        until(lambda: not backends())
         again = pickle.loads(pickle.dumps(dataset))
-        assert settles(lambda: not backends())
+        until(lambda: not backends())
         assert next(iter(again))["tile_id"].shape == (BATCH,)
         assert backends()
         again.close()
-        assert settles(lambda: not backends())
+        until(lambda: not backends())
 
     def test_a_pickled_dataset_is_the_same(self, make, world, monkeypatch):
         monkeypatch.setenv("PGTILES_URL", world.url)  # pickles hold no password
@@ -451,26 +444,26 @@ class TestConnections:
     @pytest.mark.parametrize("connections", [1, 3])
     def test_as_many_as_asked_for(self, make, backends, connections):
         dataset, most = make(connections=connections), 0
-        assert settles(lambda: not backends())  # the one that opened it
+        until(lambda: not backends())  # the one that opened it
         for _ in dataset:
             most = max(most, len(backends()))
         assert most == connections
         assert set(backends().values()) <= {"idle"}
         dataset.close()
-        assert settles(lambda: not backends())
+        until(lambda: not backends())
         assert len(ids(dataset)) == COUNT  # it can be used again
 
     def test_workers_take_theirs_with_them(self, make, backends):
         loader = make().loader(num_workers=2, persistent_workers=False)
         assert len(ids(loader)) == COUNT
-        assert settles(lambda: not backends())
+        until(lambda: not backends())
 
     def test_an_abandoned_iteration_leaves_nothing_at_work(self, make, backends):
         for count, _ in enumerate(make(connections=3)):
             if count == 1:
                 break
         assert threads() == []
-        assert settles(lambda: set(backends().values()) <= {"idle"})
+        until(lambda: set(backends().values()) <= {"idle"})
 
     def test_an_abandoned_iteration_does_not_wait_for_slow_statements(self, make, world, backends):
         with psycopg.connect(world.url, autocommit=True) as conn:
@@ -481,12 +474,12 @@ class TestConnections:
             conn.execute("UPDATE patience SET seconds = 60")
             stream = iter(dataset)
             assert next(stream)["tile_id"].tolist() == [100, 101, 102, 103]
-            assert settles(lambda: "active" in backends().values())
+            until(lambda: "active" in backends().values())
             began = time.monotonic()
             stream.close()
             assert time.monotonic() - began < 50
             assert threads() == []
-            assert settles(lambda: "active" not in backends().values())
+            until(lambda: "active" not in backends().values())
             conn.execute("DROP TABLE patience")
 
     @pytest.mark.parametrize("connections", [1, 3])
@@ -507,7 +500,7 @@ class TestConnections:
         next(rows)
         assert "active" in backends().values()
         rows.close()
-        assert settles(lambda: not backends())
+        until(lambda: not backends())
         db.close()
 
     def test_an_iterator_that_is_let_go_ends_its_threads(self, make, backends):
@@ -517,12 +510,12 @@ class TestConnections:
         del stream
         gc.collect()
         assert threads() == []
-        assert settles(lambda: set(backends().values()) <= {"idle"})
+        until(lambda: set(backends().values()) <= {"idle"})
 
     def test_an_iterator_that_nobody_asks_begins_nothing(self, make, backends):
         stream = iter(make())
         assert threads() == []
-        assert settles(lambda: not backends())  # one that was just closed takes a moment to go
+        until(lambda: not backends())  # one that was just closed takes a moment to go
         del stream
 
     @pytest.mark.parametrize("persistent", [False, True])
@@ -534,7 +527,7 @@ class TestConnections:
         del loader
         gc.collect()
         assert threads() == []
-        assert settles(lambda: not backends())
+        until(lambda: not backends())
 
     def test_forked_after_it_was_used(self, make):
         """A worker that used its parent's socket would read the parent's rows, and the parent the worker's."""
@@ -566,7 +559,7 @@ class TestErrors:
             list(loader)
         release(caught)
         assert threads() == []
-        assert settles(lambda: set(backends().values()) <= {"idle"})
+        until(lambda: set(backends().values()) <= {"idle"})
 
     def test_the_batches_before_it_come_first(self, make):
         stream = iter(make({"bad": Labels(self.BAD)}, shuffle=False, connections=3))

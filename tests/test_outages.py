@@ -22,6 +22,7 @@ from conftest import features, scene, write_tiff
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from server_helpers import QUICK, scratch
+from waiting import until
 
 from pgtiles import Database, Grid, Imagery, Labels, LocalServer, TileDataset, Tiles, load
 from pgtiles.errors import (
@@ -76,13 +77,6 @@ def within(seconds):
     began = time.monotonic()
     yield
     assert time.monotonic() - began < seconds
-
-
-def settles(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return found
 
 
 def lines(caplog, level):
@@ -202,7 +196,7 @@ class TestLostConnections:
             there = f"pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = {id_} AND NOT granted)"
             with psycopg.connect(world.url, autocommit=True) as other, ThreadPoolExecutor(1) as thread:
                 other.execute(f"SELECT pg_advisory_lock({id_})")
-                ended = thread.submit(settles, lambda there=there: killer.end(there))
+                ended = thread.submit(until, lambda there=there: killer.end(there))
                 ended.add_done_callback(lambda _, other=other: other.execute("SELECT pg_advisory_unlock_all()"))
                 batch = read(db, plan, tiles)
                 assert ended.result() == 1
@@ -271,7 +265,7 @@ class TestLostConnections:
             with db.connection() as conn:
                 conn.execute("SET idle_session_timeout = 100")
                 pid = conn.info.backend_pid
-            assert settles(lambda pid=pid: pid not in killer.pids())
+            until(lambda pid=pid: pid not in killer.pids())
         assert not caplog.records
 
 
@@ -374,7 +368,7 @@ class Epoch:
     def goes_on(self):
         """Until both threads have surely read again."""
         before = self.read
-        assert settles(lambda: self.read > before + 4 or any(f.done() for f in self.futures))
+        until(lambda: self.read > before + 4 or any(f.done() for f in self.futures))
 
     def __enter__(self):
         self.goes_on()
@@ -412,7 +406,7 @@ class TestOutages:
                 os.kill(victim.info.backend_pid, signal.SIGKILL)
                 with pytest.raises(psycopg.OperationalError):
                     victim.execute("SELECT 1")
-            assert settles(lambda: lines(caplog, logging.WARNING))
+            until(lambda: lines(caplog, logging.WARNING))
             epoch.goes_on()
         assert len(lines(caplog, logging.WARNING)) == len(lines(caplog, logging.INFO)) == 1
 
@@ -465,12 +459,12 @@ class TestOutages:
             url = make_conninfo(server.url, user="few", password="few")
             taken = psycopg.connect(url)
             with within(120), Database(url) as few, ThreadPoolExecutor(1) as thread:
-                freed = thread.submit(settles, lambda: few.counters.retries > 2)
+                freed = thread.submit(until, lambda: few.counters.retries > 2)
                 freed.add_done_callback(lambda _: taken.close())
                 same(read(few, plan, tiles).sample, want)
                 assert freed.result()
             there = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'few'"
-            assert settles(lambda: conn.execute(there).fetchone() == (0,))
+            until(lambda: conn.execute(there).fetchone() == (0,))
             conn.execute("DROP OWNED BY few; DROP ROLE few")
             same(read(db, plan, tiles).sample, want)
         (warned,) = lines(caplog, logging.WARNING)
@@ -488,7 +482,7 @@ class TestOutages:
             with ThreadPoolExecutor(1) as thread:
                 ident = thread.submit(threading.get_ident).result()
                 reading = thread.submit(read, slow, plan, tiles)
-                assert settles(lambda: ident in slow._retries._running)
+                until(lambda: ident in slow._retries._running)
                 with within(60):
                     slow.interrupt({ident})
                     with pytest.raises(DatabaseError, match="interrupted"):
@@ -553,14 +547,14 @@ class TestHanging:
 
             reading = [threads.submit(begin) for _ in range(3)]
             try:
-                assert settles(lambda: len(idents) == 3)
+                until(lambda: len(idents) == 3)
                 pids = [postmaster(server), *(conn.info.backend_pid for conn in db._idle)]
                 assert len(pids) == 4
                 for pid in pids:
                     os.kill(pid, signal.SIGSTOP)
                 try:
                     stopped.set()
-                    assert settles(lambda: len(db._busy) == 3)
+                    until(lambda: len(db._busy) == 3)
                     with within(60):
                         db.interrupt(idents)
                         for one in reading:
@@ -583,7 +577,7 @@ class TestInterrupting:
             ident = thread.submit(threading.get_ident).result()
             for times in range(2):  # the thread lives on: what interrupted it is over
                 reading = thread.submit(read, db, plan, tiles)
-                assert settles(lambda times=times: db._retries._failures > times)
+                until(lambda times=times: db._retries._failures > times)
                 assert not reading.done()
                 with within(30):
                     db.interrupt({ident})
@@ -596,26 +590,26 @@ class TestInterrupting:
         with ThreadPoolExecutor(1) as thread:
             ident = thread.submit(threading.get_ident).result()
             reading = thread.submit(read, db, plan, tiles)
-            assert settles(lambda: killer.pids(ACTIVE))
+            until(lambda: killer.pids(ACTIVE))
             with within(30):
                 db.interrupt({ident})
                 with pytest.raises(DatabaseError):
                     reading.result()
-            assert settles(lambda: not killer.pids(ACTIVE))
+            until(lambda: not killer.pids(ACTIVE))
         assert db.counters.retries == 0
 
     def test_a_keyboard_interrupt_passes(self, make, tiles, killer):
         db, plan = make(bad(SLEEPS))
 
         def interrupts():
-            assert settles(lambda: killer.pids(ACTIVE))
+            until(lambda: killer.pids(ACTIVE))
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
         with within(50), pytest.raises(KeyboardInterrupt), ThreadPoolExecutor(1) as thread:
             thread.submit(interrupts)
             read(db, plan, tiles)
         assert db.counters.retries == 0
-        assert settles(lambda: not killer.pids(ACTIVE))
+        until(lambda: not killer.pids(ACTIVE))
 
 
 class TestPoison:

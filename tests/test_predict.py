@@ -26,6 +26,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from rasterio.transform import from_origin
 from typer.testing import CliRunner
+from waiting import UNDER_WAY, until
 
 from pgtiles import Database, Grid, Imagery, Labels, Normalize, TileDataset, Tiles, TimeSeries, load, predict, read, runs
 from pgtiles.baking import bake
@@ -825,10 +826,7 @@ def test_killed_and_continued(own, tmp_path, seed):
                 process.send_signal(signal.SIGKILL)
                 break
     assert process.returncode == -signal.SIGKILL
-    until = time.monotonic() + 60
-    busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
-    while ask(own.db, busy) != [(0,)] and time.monotonic() < until:  # what was on its way
-        time.sleep(0.05)
+    until(lambda: ask(own.db, UNDER_WAY) == [(0,)])
     [(done,)] = ask(own.db, "SELECT done FROM maps.run WHERE name = 'killed'")
     before = ask(own.db, "SELECT block, rid, xmin::text FROM maps.killed ORDER BY 1")
     assert [row[0] for row in before] == list(range(4 * done)), "rows of blocks are there whole, and none beyond"

@@ -18,6 +18,7 @@ import psycopg
 import pytest
 from server_helpers import QUICK, scratch
 from sqlalchemy import create_engine, make_url, text
+from waiting import until
 
 from pgtiles.errors import DependencyError, ServerError
 from pgtiles.postgres import programs as module
@@ -60,14 +61,7 @@ def postmaster(server):
 
 def crash(server):
     os.kill(postmaster(server), signal.SIGKILL)
-    wait(lambda: not server.running)
-
-
-def wait(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.01)
+    until(lambda: not server.running)
 
 
 def python(script, *args, **options):
@@ -276,7 +270,7 @@ def test_a_creation_that_is_interrupted_leaves_nothing(folder):
         LocalServer(sys.argv[1]).start()
     """
     with python(script, path, start_new_session=True) as process:
-        wait(lambda: list(path.glob("data.new-*/global")))
+        until(lambda: list(path.glob("data.new-*/global")))
         os.killpg(process.pid, signal.SIGKILL)
     assert not (path / "data").exists()
     server = LocalServer(path, settings=QUICK)

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import tracemalloc
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import torch
 from conftest import RES, ask, write_tiff
 from psycopg.conninfo import make_conninfo
 from shapely.geometry import shape
+from waiting import UNDER_WAY, until
 
 from pgtiles import Database, Grid, Imagery, Labels, TileDataset, Tiles, load, predict, read, vectorize
 from pgtiles.errors import ConfigError, DataError, LoadError, MissingError
@@ -651,10 +651,7 @@ def test_a_kill_leaves_nothing_and_the_next_call_makes_the_same(db, land, databa
                 child.send_signal(signal.SIGKILL)
                 break
     assert child.returncode == -signal.SIGKILL
-    until = time.monotonic() + 60
-    mine = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
-    while ask(db, mine) != [(0,)] and time.monotonic() < until:
-        time.sleep(0.05)
+    until(lambda: ask(db, UNDER_WAY) == [(0,)])
     assert ask(db, "SELECT relname FROM pg_class ORDER BY 1") == before
     vectorize(db, "land", "polygons", **wish)
     both = [ask(db, f"SELECT fid, class, area, ST_AsEWKB(geom) FROM {name} ORDER BY fid") for name in ("unbroken", "polygons")]

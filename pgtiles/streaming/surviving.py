@@ -32,7 +32,7 @@ def read(db: Database, plan: Plan, tiles: Tiles, zeros: Zeros = np.zeros, *, ski
     try:
         # a batch that is out of time is at once read tile by tile: it is the tiles that have several tries
         tries = TRIES_SLOW if len(tiles) == 1 else 1
-        return db.retry(partial(read_batch, db, plan, tiles, zeros), partial(_called, tiles), tries)
+        return db.retry(partial(read_batch, db, plan, tiles, zeros), partial(called, tiles), tries)
     except PgtilesError as error:
         if not _of_a_tile(error, skip):
             raise
@@ -57,11 +57,11 @@ def _of_a_tile(error: PgtilesError, skip: bool) -> bool:
 
 def _without(plan: Plan, tiles: Tiles, error: PgtilesError) -> Batch:
     """The batch that is left of a tile that can't be read."""
-    log.warning("%s is left out: %s", _called(tiles), error)
+    log.warning("%s is left out: %s", called(tiles), error)
     return nothing(plan, tiles)._replace(skipped=(Skipped(0, int(tiles.ids[0]), str(error)),))
 
 
-def _called(tiles: Tiles) -> str:
+def called(tiles: Tiles) -> str:
     """Some tiles, for messages."""
     if len(tiles) == 1:
         return f"tile {tiles.ids[0]} at {bounds_of(tiles, 0)}"

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 import streams
 from proxy import Proxies
-from sabotage import Source, until
+from sabotage import Source
 from server_helpers import scratch
+from waiting import until
 
 LIMIT = 300  # seconds for a test, unless its mark says otherwise
 HEAD = ("no.", "fault", "what happened", "retries", "s")

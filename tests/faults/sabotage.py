@@ -15,6 +15,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from rasterio.transform import from_origin
 from server_helpers import QUICK
 from streams import RES, SIDE, X0, Y0
+from waiting import until
 
 from pgtiles import Database, load
 from pgtiles.postgres.programs import run
@@ -22,6 +23,7 @@ from pgtiles.postgres.server import LocalServer
 
 # As max_connections is small, all slots are soon taken.
 SETTINGS = QUICK | {"max_connections": "48", "superuser_reserved_connections": "3", "log_min_messages": "warning"}
+SLACK = float(os.environ.get("PGTILES_FAULT_SLACK", "1"))  # by how much promised seconds stretch where other work goes on
 
 WORLD = f"""
 CREATE ROLE trainer LOGIN PASSWORD 'trainer';
@@ -50,18 +52,6 @@ BEGIN
 END $$;
 ANALYZE;
 """
-
-
-SLACK = float(os.environ.get("PGTILES_FAULT_SLACK", "1"))  # by how much promised seconds stretch where other work goes on
-
-
-def until(condition, seconds=10.0, what="it did not come to pass"):
-    """Wait until something holds, and give what it gave."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"after {seconds:g} s: {what}"
-        time.sleep(0.01)
-    return found
 
 
 class Source:

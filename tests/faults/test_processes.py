@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import streams
 import trainer
-from sabotage import SLACK, until
+from sabotage import SLACK
 from streams import digest, globally
+from waiting import until
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),

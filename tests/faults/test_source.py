@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import streams
 from psycopg.conninfo import make_conninfo
-from sabotage import SLACK, saboteur, until
+from sabotage import SLACK, saboteur
 from streams import digest, flat
+from waiting import until
 
 from pgtiles import Database, Imagery, TileDataset
 from pgtiles.errors import DatabaseError, MissingError, QueryError
